@@ -1,0 +1,48 @@
+"""What everything stands on: methods, papers, recipes, the registry, errors.
+
+A method is a value; a recipe is an ordered set of methods. This room imports nothing of Pith.
+"""
+
+from pith.core.budget import Budget, ParsedBudget, parse_budget, parse_bytes
+from pith.core.errors import (
+    InputError,
+    ModelError,
+    ParameterError,
+    PithError,
+    PithWarning,
+    RecipeError,
+    RecipeSyntaxError,
+    StoreError,
+    UnknownMethodError,
+)
+from pith.core.method import Method, Parameter, param
+from pith.core.paper import Paper
+from pith.core.recipe import DENSE, Recipe
+from pith.core.registry import method, methods
+from pith.core.runtime import runtime, set_runtime
+
+__all__ = [
+    "DENSE",
+    "Budget",
+    "InputError",
+    "Method",
+    "ModelError",
+    "Paper",
+    "Parameter",
+    "ParameterError",
+    "ParsedBudget",
+    "PithError",
+    "PithWarning",
+    "Recipe",
+    "RecipeError",
+    "RecipeSyntaxError",
+    "StoreError",
+    "UnknownMethodError",
+    "method",
+    "methods",
+    "param",
+    "parse_budget",
+    "parse_bytes",
+    "runtime",
+    "set_runtime",
+]

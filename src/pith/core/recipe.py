@@ -1,0 +1,128 @@
+"""A recipe: an ordered set of methods, as a value, as text and as a TOML file."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from pith.core.errors import RecipeError, RecipeSyntaxError
+from pith.core.method import Method
+from pith.core.parse import parse_methods
+from pith.core.registry import method as registered
+from pith.core.runtime import runtime
+
+DENSE = "dense"
+"""The text of the recipe without a method."""
+
+
+class Recipe:
+    """Methods that act together, at most one for each question.
+
+    Weights come first, in the order written; then attention-time methods, then decoding, whatever the order written.
+
+    Args:
+        methods: the methods; none makes the dense model.
+
+    Raises:
+        RecipeError: two methods answer one question.
+
+    Example:
+        >>> from pith.cache.snapkv import SnapKV
+        >>> str(Recipe([SnapKV(budget=0.25)]))
+        'snapkv(budget=0.25)'
+        >>> Recipe.parse("snapkv(budget=0.25)") == Recipe([SnapKV(budget=0.25)])
+        True
+    """
+
+    def __init__(self, methods: Iterable[Method] = ()) -> None:
+        self.methods: tuple[Method, ...] = tuple(sorted(methods, key=lambda m: m.order))
+        answered: dict[str, Method] = {}
+        for method in self.methods:
+            other = answered.setdefault(method.question, method)
+            if other is not method and method.question:
+                raise RecipeError(f"{other.name} and {method.name} both answer the question {method.question!r}; keep one of them")
+
+    @classmethod
+    def parse(cls, text: str) -> Recipe:
+        """The recipe that a text stands for, such as `"snapkv(budget=0.25)"`; `"dense"` is the one without a method.
+
+        Raises:
+            RecipeSyntaxError: the text is no recipe; the message points at the place.
+            UnknownMethodError, ParameterError, RecipeError: a method, a parameter or the combination cannot be.
+        """
+        return cls() if text.strip() == DENSE else cls(parse_methods(text))
+
+    @classmethod
+    def load(cls, path: str | Path) -> Recipe:
+        """The recipe in a TOML file: one `[[method]]` table each, with `name` and the parameters.
+
+        Raises:
+            RecipeSyntaxError: the file cannot be read, or is no such TOML.
+        """
+        try:
+            tables = tomllib.loads(Path(path).read_text(encoding="utf-8")).get("method", [])
+            entries = [dict(table) for table in tables]
+            names = [entry.pop("name") for entry in entries]
+        except OSError as error:
+            raise RecipeSyntaxError(f"{path}: {error.strerror or error}") from None
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise RecipeSyntaxError(f"{path} is no TOML: {error}") from None
+        except (KeyError, TypeError, ValueError, AttributeError):
+            raise RecipeSyntaxError(f'{path}: each [[method]] table needs a name, such as name = "snapkv"') from None
+        return cls(registered(name).build(**entry) for name, entry in zip(names, entries, strict=True))
+
+    def save(self, path: str | Path) -> None:
+        """Writes the recipe as a TOML file that `load` reads."""
+        Path(path).write_text(self.to_toml(), encoding="utf-8")
+
+    def to_toml(self) -> str:
+        """The recipe as TOML, with every parameter written out."""
+        return "\n".join(
+            "\n".join(["[[method]]", f'name = "{m.name}"', *(f"{k} = {_toml(v)}" for k, v in _values(m).items()), ""])
+            for m in self.methods
+        )
+
+    def answer(self, question: str) -> Method | None:
+        """The recipe's method for a question, or None."""
+        return next((m for m in self.methods if m.question == question), None)
+
+    def cache(self, model: Any) -> Any:
+        """A Transformers cache for `past_key_values=`, in which this recipe's attention-time methods act.
+
+        It sets the model's attention to Pith's, which equals the dense one for every other cache;
+        `model.set_attn_implementation("sdpa")` takes that back. One cache serves one batch of sequences.
+
+        Raises:
+            ModelError: a method cannot take the model; the message says why.
+        """
+        return runtime().cache(model, self)
+
+    def __iter__(self) -> Iterator[Method]:
+        return iter(self.methods)
+
+    def __len__(self) -> int:
+        return len(self.methods)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Recipe) and self.methods == other.methods
+
+    def __hash__(self) -> int:
+        return hash(self.methods)
+
+    def __str__(self) -> str:
+        return " + ".join(map(str, self.methods)) or DENSE
+
+    def __repr__(self) -> str:
+        return f"Recipe.parse({str(self)!r})"
+
+
+def _values(method: Method) -> dict[str, Any]:
+    return {p.name: getattr(method, p.name) for p in method.parameters() if getattr(method, p.name) is not None}
+
+
+def _toml(value: Any) -> str:
+    """A parameter's value as TOML: numbers, texts and truth values are written as in JSON."""
+    return json.dumps(value)
