@@ -1,0 +1,151 @@
+"""The cache of a whole model, and what applies a recipe's attention-time methods to it."""
+
+from __future__ import annotations
+
+import itertools
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from torch import Tensor, nn
+from transformers.cache_utils import Cache, DynamicCache, DynamicLayer, LinearAttentionCacheLayerMixin
+
+from pith.attention.eviction import Eviction
+from pith.attention.evictor import Evictor
+from pith.attention.interface import NAME, register
+from pith.attention.layer import LayerCache
+from pith.attention.rotary import Rotary
+from pith.core import InputError, ModelError, PithWarning, Recipe
+
+_cache_ids = itertools.count()
+
+
+class PithCache(Cache):  # type: ignore[misc]
+    """A Transformers cache whose full-attention layers are Pith's; made by `recipe.cache(model)`.
+
+    Layers that hold little already, by a sliding window or by linear attention, are left as Transformers makes them.
+
+    Attributes:
+        layers: one cache layer each.
+        left_alone: for each layer that is left alone, its index and why.
+    """
+
+    def __init__(self, layers: Sequence[Any], left_alone: dict[int, str]) -> None:
+        super().__init__(layers=list(layers))
+        self.left_alone = left_alone
+
+    def tensors(self) -> Iterator[Tensor]:
+        """Every tensor that Pith's layers hold."""
+        for layer in self.layers:
+            if isinstance(layer, LayerCache):
+                yield from layer.tensors()
+
+
+class AttentionRuntime:
+    """Makes a recipe's attention-time methods act on a model (see `pith.core.runtime`)."""
+
+    def cache(self, model: nn.Module, recipe: Recipe) -> PithCache:
+        """A cache for one batch of sequences; sets the model's attention to Pith's.
+
+        Raises:
+            ModelError: the model or one of its layers cannot be served; the message says why.
+        """
+        plain, left_alone = _plan(model)
+        reasons = sorted(set(left_alone.values()))
+        if left_alone and len(recipe):
+            layers = ", ".join(map(str, left_alone))
+            warnings.warn(
+                f"{recipe} leaves {len(left_alone)} of {len(plain.layers)} layers of {type(model).__name__} alone "
+                f"({' and '.join(reasons)}): {layers}",
+                PithWarning,
+                stacklevel=2,
+            )
+        _set_attention(model, NAME)
+        eviction = recipe.answer(Eviction.question)
+        evicts = eviction if isinstance(eviction, Eviction) else None
+        cache_id, depth = next(_cache_ids), len(plain.layers)
+        rotaries: dict[str | None, Rotary] = {}
+        for index, layer in enumerate(plain.layers):
+            if index in left_alone:
+                continue
+            evictor = Evictor(evicts, depth - len(left_alone)) if evicts else None
+            rotary = None
+            if evicts is not None and evicts.renumbers:
+                kind = _layer_type(model, index)
+                rotary = rotaries[kind] = rotaries.get(kind) or Rotary(model, kind)
+            plain.layers[index] = LayerCache(index, depth, cache_id, evictor, rotary)
+        return PithCache(plain.layers, left_alone)
+
+    @contextmanager
+    def applied(self, model: nn.Module, recipe: Recipe) -> Iterator[nn.Module]:
+        """Every forward of the model that would begin an empty cache of its own begins a `PithCache` instead.
+
+        On exit the model's attention and hooks are what they were, also after an exception.
+
+        Raises:
+            ModelError: the model or one of its layers cannot be served; the message says why.
+        """
+        before = getattr(model.config, "_attn_implementation", None)
+        self.cache(model, recipe)  # says now, not at the first forward, what cannot be
+        handle = model.register_forward_pre_hook(self._begin(recipe), with_kwargs=True)
+        try:
+            yield model
+        finally:
+            handle.remove()
+            _set_attention(model, before)
+
+    def _begin(self, recipe: Recipe) -> Any:
+        def begin(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+            given = kwargs.get("past_key_values")
+            uses_cache = kwargs.get("use_cache")
+            uses_cache = model.config.use_cache if uses_cache is None else uses_cache
+            if isinstance(given, PithCache) or (given is None and not uses_cache):
+                return args, kwargs
+            if given is not None and (not isinstance(given, DynamicCache) or given.get_seq_length()):
+                raise InputError(
+                    f"past_key_values is a {type(given).__name__} of {given.get_seq_length()} tokens; under "
+                    "pith.applied(...) allowed is none, an empty DynamicCache, or recipe.cache(model)"
+                )
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", PithWarning)  # said once, when the recipe was applied
+                return args, {**kwargs, "past_key_values": self.cache(model, recipe)}
+
+        return begin
+
+
+def _plan(model: nn.Module) -> tuple[DynamicCache, dict[int, str]]:
+    """The cache that Transformers would make, and why which of its layers are left alone."""
+    name, config = type(model).__name__, getattr(model, "config", None)
+    if config is None or not hasattr(model, "set_attn_implementation"):
+        raise ModelError(f"{name} is no Transformers model: it has no config or no set_attn_implementation")
+    if getattr(config, "is_encoder_decoder", False):
+        raise ModelError(f"{name} is an encoder-decoder model; Pith takes decoder-only ones")
+    decoder = config.get_text_config(decoder=True)
+    if "reuse" in (getattr(decoder, "kv_sharing_modes", None) or ()):
+        raise ModelError(f"{name} shares keys and values between layers, which Pith does not serve yet")
+    plain = DynamicCache(config=config)
+    left_alone: dict[int, str] = {}
+    for index, layer in enumerate(plain.layers):
+        if isinstance(layer, LinearAttentionCacheLayerMixin):
+            left_alone[index] = "linear attention"
+        elif getattr(layer, "is_sliding", False):
+            left_alone[index] = f"sliding window of {layer.sliding_window}"
+        elif type(layer) is not DynamicLayer:
+            left_alone[index] = type(layer).__name__
+    return plain, left_alone
+
+
+def _layer_type(model: nn.Module, index: int) -> str | None:
+    types = getattr(model.config.get_text_config(decoder=True), "layer_types", None)
+    return types[index] if types else None
+
+
+def _set_attention(model: nn.Module, implementation: str | None) -> None:
+    if implementation == NAME:
+        register()
+    if model.config._attn_implementation == implementation:
+        return
+    model.set_attn_implementation(implementation)
+    if model.config._attn_implementation != implementation:
+        raise ModelError(f"{type(model).__name__} does not route its attention through Transformers' AttentionInterface")

@@ -1,0 +1,95 @@
+"""Pith's attention function and mask function, as Transformers' interfaces take them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AttentionInterface
+from transformers.masking_utils import AttentionMaskInterface, causal_mask_function, sdpa_mask
+
+from pith.attention import in_flight
+from pith.attention.attend import attend, attend_causally, causal_mask
+from pith.attention.call import Call
+from pith.attention.layer import LayerCache
+
+NAME = "pith"
+"""The word for `model.set_attn_implementation`."""
+
+
+def register() -> None:
+    """Makes `NAME` known to Transformers; importing Pith does not."""
+    AttentionInterface.register(NAME, attention)
+    AttentionMaskInterface.register(NAME, mask)
+
+
+def attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """The attention of one layer: through its `LayerCache` where the cache is Pith's, else as the model means it.
+
+    Returns:
+        The output as [batch, query, query_head, value_dim], and None: attention weights are not handed out.
+    """
+    call = Call(
+        module=module,
+        mask=attention_mask,
+        positions=kwargs.get("position_ids"),
+        scaling=scaling,
+        softcap=kwargs.get("softcap"),
+        sinks=kwargs.get("s_aux"),
+        dropout=dropout,
+    )
+    layer: LayerCache | None = in_flight.take(getattr(module, "layer_idx", None))
+    if layer is not None:
+        return layer.attend(call, query, key, value).transpose(1, 2), None
+    causal = kwargs.get("is_causal")
+    causal = getattr(module, "is_causal", True) if causal is None else causal
+    return _without_pith(call, query, key, value, bool(causal)).transpose(1, 2), None
+
+
+def _without_pith(call: Call, query: Tensor, key: Tensor, value: Tensor, causal: bool) -> Tensor:
+    """Attention of a layer that is left alone, or of a forward without a cache."""
+    seen = call.mask
+    if seen is None and causal and query.shape[2] > 1:
+        if call.plain and query.shape[2] == key.shape[2]:
+            return attend_causally(query, key, value, call.scaling, call.dropout)
+        seen = causal_mask(query.shape[2], key.shape[2], None, query.device)
+    elif seen is not None and seen.ndim == 2:
+        real = seen[:, None, -key.shape[2] :].bool()
+        seen = causal_mask(query.shape[2], key.shape[2], real, query.device)
+    elif seen is not None and seen.dtype != torch.bool:
+        seen = seen == 0
+    return attend(query, key, value, seen, call.scaling, call.softcap, call.sinks, call.dropout)
+
+
+def mask(
+    batch_size: int,
+    q_length: int,
+    kv_length: int,
+    q_offset: int = 0,
+    kv_offset: int = 0,
+    mask_function: Callable[..., Any] = causal_mask_function,
+    attention_mask: Tensor | None = None,
+    local_size: int | None = None,
+    **kwargs: Any,
+) -> Tensor | None:
+    """The padding mask itself, [batch, tokens], for causal layers; None where nothing is padded.
+
+    Sliding windows and other patterns get the mask that they would get with sdpa.
+    """
+    if local_size is None and mask_function is causal_mask_function:
+        return None if attention_mask is None or bool(attention_mask.all()) else attention_mask
+    kwargs["allow_is_causal_skip"] = False
+    return sdpa_mask(
+        batch_size, q_length, kv_length, q_offset, kv_offset, mask_function, attention_mask, local_size, **kwargs
+    )

@@ -1,0 +1,87 @@
+"""Turning keys back to before their rotation, and placing them at other positions, with the model's own functions."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from pith.core import ModelError
+
+Tables = tuple[Tensor, Tensor]
+"""cos and sin, [batch, token, rotary_dim], as the model's own rotary embedding gives them."""
+
+
+class Rotary:
+    """The rotary embedding of one kind of layer of a model.
+
+    A rotary embedding multiplies pairs of channels by [[cos, -sin], [sin, cos]] with angles position * frequency. The
+    inverse is the same with -sin, divided by cos^2 + sin^2, which differs from 1 where a model scales its tables
+    (YaRN) or rounds them (bfloat16).
+
+    Args:
+        model: a loaded Transformers model.
+        layer_type: the layer's entry in `config.layer_types`, for models whose layers rotate differently.
+
+    Raises:
+        ModelError: the model has no rotary embedding, or one whose frequencies depend on the length of the text, so
+            that a key rotated for one length cannot be placed at another.
+    """
+
+    def __init__(self, model: nn.Module, layer_type: str | None) -> None:
+        name = type(model).__name__
+        found = [m for m in model.modules() if type(m).__name__.endswith("RotaryEmbedding") and "Vision" not in type(m).__name__]
+        if not found:
+            raise ModelError(f"{name} has no rotary embedding, so its keys cannot be placed at other positions")
+        self._embedding = found[0]
+        kinds = getattr(self._embedding, "rope_type", "default")
+        kind = kinds.get(layer_type, "default") if isinstance(kinds, dict) else kinds
+        if kind in ("dynamic", "longrope"):
+            raise ModelError(
+                f"{name} rotates with {kind!r} frequencies, which depend on the length of the text; keys can be placed at "
+                "other positions only where they do not"
+            )
+        self._layer_type = layer_type if isinstance(kinds, dict) else None
+        self._cached: Tables | None = None
+
+    def tables(self, positions: Int[Tensor, "batch token"], like: Tensor) -> Tables:
+        """The model's cos and sin at text positions, in the dtype of `like`."""
+        extra = () if self._layer_type is None else (self._layer_type,)
+        cos, sin = self._embedding(like, positions, *extra)
+        return cos, sin
+
+    def tables_in_cache(self, positions: Int[Tensor, "batch token"], limit: int, like: Tensor) -> Tables:
+        """As `tables`, for positions below `limit`, looked up in a table that is made once."""
+        if self._cached is None or self._cached[0].shape[1] < limit or self._cached[0].dtype != like.dtype:
+            grown = torch.arange(max(limit + limit // 4, 256), device=like.device)[None]
+            self._cached = self.tables(grown, like)
+        cos, sin = self._cached
+        return cos[0, positions], sin[0, positions]
+
+    def rotate(
+        self, module: nn.Module, x: Float[Tensor, "batch head token dim"], tables: Tables
+    ) -> Float[Tensor, "batch head token dim"]:
+        """x rotated by the tables' angles."""
+        return _apply(module)(x, x[:, :0], *tables)[0]
+
+    def unrotate(
+        self, module: nn.Module, x: Float[Tensor, "batch head token dim"], tables: Tables
+    ) -> Float[Tensor, "batch head token dim"]:
+        """The x that `rotate` turned into this one; computed in float32, returned in the dtype of `x`."""
+        cos, sin = tables[0].float(), tables[1].float()
+        size = cos.square() + sin.square()
+        return _apply(module)(x.float(), x[:, :0].float(), cos / size, -sin / size)[0].to(x.dtype)
+
+
+def _apply(module: nn.Module) -> Callable[..., Any]:
+    """The rotation of the file that the attention module comes from: halves or neighbours, whole heads or a part."""
+    function = getattr(sys.modules[type(module).__module__], "apply_rotary_pos_emb", None)
+    if function is None:
+        raise ModelError(
+            f"{type(module).__name__} has no apply_rotary_pos_emb beside it, so its keys cannot be placed at other positions"
+        )
+    return function  # type: ignore[no-any-return]
