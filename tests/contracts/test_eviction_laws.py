@@ -85,8 +85,6 @@ def test_the_runtime_without_a_method_is_the_dense_model(name: str) -> None:
 @pytest.mark.parametrize("budget", ["0.3", "16", "1.0"])
 @every_method
 def test_a_padded_row_gives_what_it_gives_alone(name: str, method: str, budget: str) -> None:
-    if name == "qwen3_next" and budget != "1.0":
-        pytest.skip("linear attention of a padded row differs from the row alone in Transformers itself")
     model, recipe = tiny(name), Recipe.parse(f"{method}(budget={budget})")
     decoded = tokens(3, 5, seed=1)
     rows = [tokens(1, n, seed=n) for n in (45, 29, 9)]
@@ -108,7 +106,7 @@ def test_a_padded_row_gives_what_it_gives_alone(name: str, method: str, budget: 
 @pytest.mark.parametrize("name", ["llama_gqa", "phi3", "gpt_neox"])
 @every_method
 def test_bytes_are_what_the_budget_says(name: str, method: str, dtype: torch.dtype) -> None:
-    model, prompt, decoded = tiny(name, dtype), tokens(1, 400), tokens(1, 64, seed=1)
+    model, prompt, decoded = tiny(name, dtype), tokens(1, 1200), tokens(1, 64, seed=1)
     _, dense = read_and_decode(model, Recipe(), prompt, all_real(prompt), decoded[:, :0])
     dense_bytes = cache_bytes(dense)
     for budget in (0.5, 0.1):
@@ -120,7 +118,7 @@ def test_bytes_are_what_the_budget_says(name: str, method: str, dtype: torch.dty
         dense_positions = sum(layer.store.positions.nbytes for layer in dense.layers)
         assert held - positions == pytest.approx(budget * (dense_bytes - dense_positions), rel=0.02)
         _, cache = read_and_decode(model, recipe, prompt, all_real(prompt), decoded)
-        kept = round(400 * budget)
+        kept = round(1200 * budget)
         tokens_held = kept if EVICTIONS[method].every_step else kept + 64
         headroom = max(64, tokens_held // 16)
         per_token = held / kept

@@ -15,6 +15,7 @@ from pith.attention.eviction import Eviction
 from pith.attention.evictor import Evictor
 from pith.attention.interface import NAME, register
 from pith.attention.layer import LayerCache
+from pith.attention.placement import Placement
 from pith.attention.rotary import Rotary
 from pith.core import InputError, ModelError, PithWarning, Recipe
 
@@ -65,16 +66,12 @@ class AttentionRuntime:
         eviction = recipe.answer(Eviction.question)
         evicts = eviction if isinstance(eviction, Eviction) else None
         cache_id, depth = next(_cache_ids), len(plain.layers)
-        rotaries: dict[str | None, Rotary] = {}
         for index, layer in enumerate(plain.layers):
             if index in left_alone:
                 continue
-            evictor = Evictor(evicts, depth - len(left_alone)) if evicts else None
-            rotary = None
-            if evicts is not None and evicts.renumbers:
-                kind = _layer_type(model, index)
-                rotary = rotaries[kind] = rotaries.get(kind) or Rotary(model, kind)
-            plain.layers[index] = LayerCache(index, depth, cache_id, evictor, rotary)
+            placement = Placement(Rotary(model, _layer_type(model, index))) if evicts and evicts.renumbers else None
+            evictor = Evictor(evicts, depth - len(left_alone), placement) if evicts else None
+            plain.layers[index] = LayerCache(index, depth, cache_id, evictor)
         return PithCache(plain.layers, left_alone)
 
     @contextmanager

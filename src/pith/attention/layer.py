@@ -7,17 +7,16 @@ from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 from transformers.cache_utils import CacheLayerMixin
 
 from pith.attention import in_flight
 from pith.attention.attend import attend, attend_causally, causal_mask
 from pith.attention.call import Call
 from pith.attention.evictor import Evictor
-from pith.attention.rotary import Rotary
 from pith.attention.step import Step
 from pith.attention.store import PADDING, Store
-from pith.core import InputError, ModelError
+from pith.core import InputError
 
 
 class LayerCache(CacheLayerMixin):  # type: ignore[misc]
@@ -30,16 +29,14 @@ class LayerCache(CacheLayerMixin):  # type: ignore[misc]
         index, depth: the layer's index, and the number of layers.
         cache_id: what the layers of one cache have in common.
         evictor: carries out the recipe's answer to which pairs are kept; None keeps all.
-        rotary: given where a method places keys at other positions: keys are then stored as they were before the
-            rotation, turned back once when they arrive, and placed anew at each read.
     """
 
     is_sliding = False
     is_croppable = True
 
-    def __init__(self, index: int, depth: int, cache_id: int, evictor: Evictor | None, rotary: Rotary | None) -> None:
+    def __init__(self, index: int, depth: int, cache_id: int, evictor: Evictor | None) -> None:
         # the base class's __init__ would put keys and values beside the store
-        self.index, self.depth, self.cache_id, self.evictor, self.rotary = index, depth, cache_id, evictor, rotary
+        self.index, self.depth, self.cache_id, self.evictor = index, depth, cache_id, evictor
         self.reset()
 
     def reset(self) -> None:
@@ -49,11 +46,13 @@ class LayerCache(CacheLayerMixin):  # type: ignore[misc]
         self.is_initialized = False
         self._real: Int[Tensor, " batch"] | None = None  # real tokens seen by each row; None until a row had padding
         self._dropped_at = 0  # tokens seen when pairs were last dropped
+        if self.evictor is not None:
+            self.evictor.reset()
 
     @property
     def form(self) -> str:
-        """Whether the stored keys are "rotated", as the model gave them, or "raw", as they were before."""
-        return "rotated" if self.rotary is None else "raw"
+        """How the stored keys are rotated: "text", as the model gave them, or "cache", at their index in the cache."""
+        return "text" if self.evictor is None or self.evictor.placement is None else "cache"
 
     @property
     def keys(self) -> Tensor | None:
@@ -68,6 +67,8 @@ class LayerCache(CacheLayerMixin):  # type: ignore[misc]
     def tensors(self) -> Iterator[Tensor]:
         """Every tensor that the layer holds."""
         yield from self.store.tensors()
+        if self.evictor is not None:
+            yield from self.evictor.tensors()
 
     # What Transformers calls -----------------------------------------------------------------------------------------
 
@@ -141,21 +142,17 @@ class LayerCache(CacheLayerMixin):  # type: ignore[misc]
 
         Raises:
             InputError: a prompt ends in padding, or its mask is not two-dimensional.
-            ModelError: a method must place keys, and the model does not say at which positions they are.
+            ModelError: a method must place keys, and the model does not say at which text positions they are.
         """
         new, first = key.shape[2], self.seen == 0
         prefill = first or new > 1
         real = self._which_are_real(call.mask, new)
         positions = self._number(real, key)
-        if self.rotary is not None:
-            tables = self._text_tables(self.rotary, call, query)
-            key = self.rotary.unrotate(call.module, key, tables)
-            query = self.rotary.unrotate(call.module, query, tables)
         self.store.append(key, value, positions, decoding=not prefill)
         self.seen, self.is_initialized = self.seen + new, True
+        if self.evictor is not None and self.evictor.placement is not None:
+            self.evictor.placement.place(call, self.store)
         keys, values = self.store.keys, self.store.values
-        if self.rotary is not None:
-            query, keys = self._renumber(self.rotary, call.module, query, keys)
         if first and new > 1 and not self.store.padded and call.plain:
             out = attend_causally(query, keys, values, call.scaling, call.dropout)
         else:
@@ -164,7 +161,7 @@ class LayerCache(CacheLayerMixin):  # type: ignore[misc]
             out = attend(query, keys, values, mask, call.scaling, call.softcap, call.sinks, call.dropout)
         if self.evictor is not None and self.evictor.due(prefill):
             seen = self.seen if self._real is None else self._real
-            if self.evictor.evict(self._step(call, query, keys, prefill), self.store, seen):
+            if self.evictor.evict(call, self._step(call, query, prefill), self.store, seen):
                 self._dropped_at = self.seen
         if prefill:
             self.store.settle()
@@ -198,28 +195,10 @@ class LayerCache(CacheLayerMixin):  # type: ignore[misc]
         self._real = self._real + real.sum(dim=-1)
         return torch.where(real, index, PADDING).to(torch.int32).unsqueeze(1)
 
-    def _text_tables(self, rotary: Rotary, call: Call, query: Tensor) -> tuple[Tensor, Tensor]:
-        if call.positions is None or call.positions.ndim != 2:
-            raise ModelError(
-                f"{type(call.module).__name__} does not hand position_ids to its attention function, so its keys cannot "
-                "be placed at other positions"
-            )
-        return rotary.tables(call.positions, query)
-
-    def _renumber(self, rotary: Rotary, module: nn.Module, query: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
-        """Query and keys rotated at their index in the cache; a row that begins with empty slots counts from behind them."""
-        place = torch.arange(self.store.length, device=keys.device)[None]
-        if self.store.padded:
-            empty = (self.store.positions[:, 0] < 0).sum(dim=-1, keepdim=True)
-            place = (place - empty).clamp(min=0)
-        cos, sin = rotary.tables_in_cache(place, self.store.length, keys)
-        asked = (cos[:, -query.shape[2] :], sin[:, -query.shape[2] :])
-        return rotary.rotate(module, query, asked), rotary.rotate(module, keys, (cos, sin))
-
-    def _step(self, call: Call, query: Tensor, keys: Tensor, prefill: bool) -> Step:
+    def _step(self, call: Call, query: Tensor, prefill: bool) -> Step:
         return Step(
             query=query,
-            keys=keys,
+            keys=self.store.keys,
             values=self.store.values,
             positions=self.store.positions,
             padded=self.store.padded,

@@ -6,7 +6,6 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
@@ -46,21 +45,12 @@ class Rotary:
                 "other positions only where they do not"
             )
         self._layer_type = layer_type if isinstance(kinds, dict) else None
-        self._cached: Tables | None = None
 
     def tables(self, positions: Int[Tensor, "batch token"], like: Tensor) -> Tables:
         """The model's cos and sin at text positions, in the dtype of `like`."""
         extra = () if self._layer_type is None else (self._layer_type,)
         cos, sin = self._embedding(like, positions, *extra)
         return cos, sin
-
-    def tables_in_cache(self, positions: Int[Tensor, "batch token"], limit: int, like: Tensor) -> Tables:
-        """As `tables`, for positions below `limit`, looked up in a table that is made once."""
-        if self._cached is None or self._cached[0].shape[1] < limit or self._cached[0].dtype != like.dtype:
-            grown = torch.arange(max(limit + limit // 4, 256), device=like.device)[None]
-            self._cached = self.tables(grown, like)
-        cos, sin = self._cached
-        return cos[0, positions], sin[0, positions]
 
     def rotate(
         self, module: nn.Module, x: Float[Tensor, "batch head token dim"], tables: Tables

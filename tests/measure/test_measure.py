@@ -1,0 +1,93 @@
+"""One measurement says truly what a recipe does."""
+
+from __future__ import annotations
+
+import warnings
+from functools import cache
+
+import pytest
+import torch
+import transformers as hf
+
+from pith.core import InputError, PithWarning, Recipe
+from pith.measure import from_json, measure, to_json
+from pith.measure.run import _noted
+from pith.models import Loaded, Subject, load
+from pith.tasks import Needle, Perplexity
+
+builtin = cache(lambda: load("builtin"))
+TASKS = (Needle(length=128, count=2), Perplexity(length=24, scored=3, count=2))
+
+
+def test_a_recipe() -> None:
+    told: list[tuple[str, int, int]] = []
+    recipe = Recipe.parse("snapkv(budget=0.25, window=8)")
+    found = measure(builtin(), recipe, TASKS, length=128, runs=2, seed=5, progress=lambda *done: told.append(done))
+    assert (found.model, found.recipe, found.notes) == ("builtin", str(recipe), ())
+    assert found.bytes.tokens == 128
+    assert found.bytes.claimed == 0.25
+    assert found.bytes.measured == pytest.approx(0.25, rel=0.05)
+    assert found.bytes.decoded > found.bytes.prefill
+    config = builtin().model.config
+    token = 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim * 4
+    assert (found.bytes.dense_prefill, found.bytes.dense_decoded) == (128 * token, 160 * token)
+    assert found.speed.runs == 2
+    assert found.speed.decode > 0
+    assert list(found.quality) == [str(task) for task in TASKS]
+    subject = Subject(builtin().model, builtin().tokenizer, recipe)
+    assert found.quality[str(TASKS[1])].scores == pytest.approx(TASKS[1].run(subject).scores, abs=1e-5)
+    assert (found.environment["seed"], found.environment["length"], found.environment["runs"]) == (5, 128, 2)
+    assert [what for what, done, total in told if done == total] == ["speed", *map(str, TASKS)]
+    assert from_json(to_json(found)) == found
+
+
+def test_the_dense_model_is_plain_transformers() -> None:
+    found = measure(builtin(), Recipe(), length=64, runs=1)
+    assert (found.recipe, found.bytes.claimed, found.bytes.measured) == ("dense", 1.0, 1.0)
+    assert found.bytes.decoded == found.bytes.dense_decoded
+    assert found.speed.spread == 0.0
+    assert found.quality == {}
+
+
+def test_layers_that_are_left_alone_are_noted_once() -> None:
+    torch.manual_seed(0)
+    config = hf.Gemma3TextConfig(
+        vocab_size=4096,
+        hidden_size=16,
+        intermediate_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=8,
+        sliding_window=16,
+        layer_types=["sliding_attention", "full_attention"],
+    )
+    loaded = Loaded("small", hf.Gemma3ForCausalLM(config).eval(), builtin().tokenizer)
+    found = measure(loaded, Recipe.parse("snapkv(budget=0.5, window=4)"), TASKS[1:], length=64, runs=1)
+    assert len(found.notes) == 1
+    assert "1 of 2 layers" in found.notes[0]
+    assert measure(loaded, Recipe(), length=64, runs=1).notes == ()
+
+
+def test_warnings_of_others_go_on() -> None:
+    def warned() -> list[str]:
+        with _noted() as notes:
+            warnings.warn("old", DeprecationWarning, stacklevel=1)
+            for text in ("left alone", "left alone", "slow"):
+                warnings.warn(text, PithWarning, stacklevel=1)
+        return notes
+
+    with pytest.warns(DeprecationWarning, match="old"):
+        notes = warned()
+    assert notes == ["left alone", "slow"]
+
+
+@pytest.mark.parametrize("name", ["length", "batch_size", "runs"])
+def test_numbers_that_make_no_sense(name: str) -> None:
+    with pytest.raises(InputError, match=f"{name}=0 makes no sense; allowed is 1 or more"):
+        measure(builtin(), Recipe(), **{name: 0})
+
+
+def test_a_prompt_past_the_models_positions() -> None:
+    with pytest.raises(InputError, match=r"a timed prompt of 4090 tokens and 32 decoded ones takes 4122 tokens"):
+        measure(builtin(), Recipe(), length=4090)

@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pith.core import InputError, ParameterError, Recipe, RecipeSyntaxError, methods
+from pith.study import grid, parse_budgets, read_recipe, tasks_with
+
+
+def texts(*recipes: str, budgets: str = "") -> list[str]:
+    return [str(recipe) for recipe in grid(recipes, parse_budgets(budgets))]
+
+
+def test_budgets_are_shares_counts_and_bytes() -> None:
+    assert parse_budgets("0.5, 1024,64MiB,") == [0.5, 1024, "64MiB"]
+    assert parse_budgets("") == []
+
+
+@pytest.mark.parametrize("text", ["1.5", "0", "-0.1", "many", "0.5;0.25", "None", "True"])
+def test_a_budget_that_makes_no_sense_is_refused(text: str) -> None:
+    with pytest.raises(ParameterError, match="budget"):
+        parse_budgets(text)
+
+
+def test_each_recipe_stands_at_each_budget_after_the_dense_model() -> None:
+    assert texts("snapkv(window=16)", "streaming_llm", budgets="0.4,0.2") == [
+        "dense",
+        "snapkv(budget=0.4, window=16)",
+        "snapkv(budget=0.2, window=16)",
+        "streaming_llm(budget=0.4)",
+        "streaming_llm(budget=0.2)",
+    ]
+
+
+def test_a_budget_that_the_text_sets_stays_even_if_it_is_the_default() -> None:
+    assert texts("snapkv(budget=0.5)", budgets="0.4,0.2") == ["dense", str(Recipe.parse("snapkv(budget=0.5)"))]
+
+
+def test_without_budgets_methods_take_their_own() -> None:
+    assert texts("snapkv") == ["dense", "snapkv()"]
+
+
+def test_each_stands_once() -> None:
+    assert texts("dense", "snapkv", "snapkv(budget=0.25)", budgets="0.25,0.25") == ["dense", "snapkv(budget=0.25)"]
+
+
+def test_one_token_is_not_everything() -> None:
+    assert texts("snapkv", budgets="1,1.0") == ["dense", "snapkv(budget=1)", "snapkv(budget=1.0)"]
+
+
+def test_no_recipe_means_every_eviction() -> None:
+    names = [recipe.methods[0].name for recipe in grid()[1:]]
+    assert names == [name for name, method in methods().items() if method.contract == "eviction"]
+
+
+def test_a_recipe_may_be_a_file(tmp_path: Path) -> None:
+    open_, fixed = tmp_path / "open.toml", tmp_path / "fixed.toml"
+    open_.write_text('[[method]]\nname = "snapkv"\nwindow = 16\n')
+    fixed.write_text('[[method]]\nname = "snapkv"\nbudget = 0.5\n')
+    assert texts(str(open_), budgets="0.2") == ["dense", "snapkv(budget=0.2, window=16)"]
+    assert texts(str(fixed), budgets="0.2") == ["dense", "snapkv()"]
+    assert read_recipe(str(open_)) == Recipe.parse("snapkv(window=16)")
+
+
+def test_a_file_that_is_not_there_is_one_clear_line(tmp_path: Path) -> None:
+    with pytest.raises(RecipeSyntaxError, match="No such file"):
+        grid([str(tmp_path / "none.toml")])
+
+
+def test_settings_go_to_the_tasks_that_have_them_and_leave_them_open() -> None:
+    found = tasks_with("needle(length=1024),needle,perplexity(count=3)", {"length": 2048, "count": 5})
+    assert [str(task) for task in found] == [
+        "needle(count=5)",
+        "needle(length=2048, count=5)",
+        "perplexity(length=2048, count=3)",
+    ]
+
+
+def test_a_setting_that_a_task_cannot_take_is_refused() -> None:
+    with pytest.raises(ParameterError, match="count"):
+        tasks_with("perplexity", {"count": 1})
+
+
+@pytest.mark.parametrize("text", ["", "needles", "needle + perplexity", "needle("])
+def test_a_text_that_is_no_list_of_tasks_is_refused(text: str) -> None:
+    with pytest.raises(InputError):
+        tasks_with(text, {})
