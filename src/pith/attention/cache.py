@@ -62,7 +62,6 @@ class AttentionRuntime:
                 PithWarning,
                 stacklevel=2,
             )
-        _set_attention(model, NAME)
         eviction = recipe.answer(Eviction.question)
         evicts = eviction if isinstance(eviction, Eviction) else None
         cache_id, depth = next(_cache_ids), len(plain.layers)
@@ -72,6 +71,7 @@ class AttentionRuntime:
             placement = Placement(Rotary(model, _layer_type(model, index))) if evicts and evicts.renumbers else None
             evictor = Evictor(evicts, depth - len(left_alone), placement) if evicts else None
             plain.layers[index] = LayerCache(index, depth, cache_id, evictor)
+        _set_attention(model, NAME)
         return PithCache(plain.layers, left_alone)
 
     @contextmanager
@@ -85,7 +85,8 @@ class AttentionRuntime:
         """
         before = getattr(model.config, "_attn_implementation", None)
         self.cache(model, recipe)  # says now, not at the first forward, what cannot be
-        handle = model.register_forward_pre_hook(self._begin(recipe), with_kwargs=True)
+        # before the hooks of recipes applied further out: the inner one counts
+        handle = model.register_forward_pre_hook(self._begin(recipe), prepend=True, with_kwargs=True)
         try:
             yield model
         finally:

@@ -37,8 +37,12 @@ class RandomEviction(Eviction):
 
 
 def mix(x: torch.Tensor) -> torch.Tensor:
-    """An invertible 64-bit mixing of integers (SplitMix64's finaliser); overflow wraps round."""
+    """An invertible mixing of 64-bit integers (SplitMix64's finaliser); products wrap round, shifts bring in zeros."""
+
+    def shifted(y: torch.Tensor, bits: int) -> torch.Tensor:
+        return (y >> bits) & ((1 << (64 - bits)) - 1)
+
     x = x.long() * -7046029254386353131
-    x = (x ^ (x >> 30)) * -4658895280553007687
-    x = (x ^ (x >> 27)) * -7723592293110705685
-    return x ^ (x >> 31)
+    x = (x ^ shifted(x, 30)) * -4658895280553007687
+    x = (x ^ shifted(x, 27)) * -7723592293110705685
+    return x ^ shifted(x, 31)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+import math
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from pith.tasks.base import Quality
@@ -74,3 +76,48 @@ class Measurement:
     speed: Speed
     notes: tuple[str, ...]
     environment: dict[str, Any]
+
+
+def to_json(measurement: Measurement) -> str:
+    """The measurement as JSON, which `from_json` turns back into an equal one.
+
+    JSON has no word for a number that is none or infinite; it is written as a text, such as "nan".
+    """
+    return json.dumps(_plain(asdict(measurement)), allow_nan=False)
+
+
+def from_json(text: str) -> Measurement:
+    """The measurement that `to_json` wrote.
+
+    Raises:
+        ValueError: the text is no measurement.
+    """
+    try:
+        data = json.loads(text)
+        speed: dict[str, Any] = {
+            name: value if name == "runs" else float(value) for name, value in data["speed"].items()
+        }
+        return Measurement(
+            model=data["model"],
+            recipe=data["recipe"],
+            quality={task: _quality(found) for task, found in data["quality"].items()},
+            bytes=CacheBytes(**data["bytes"]),
+            speed=Speed(**speed),
+            notes=tuple(data["notes"]),
+            environment=data["environment"],
+        )
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"this is no measurement: {error}") from error
+
+
+def _quality(data: dict[str, Any]) -> Quality:
+    value, low, high = (float(data[name]) for name in ("value", "low", "high"))
+    return Quality(value, low, high, data["n"], tuple(map(float, data["scores"])))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _plain(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(inner) for inner in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
-from pith.models.subject import Subject
+from pith.core import Parametrised
+from pith.models import Subject
 
 Progress = Callable[[int, int], None]
 """Told how many examples are done, and of how many."""
@@ -33,7 +33,7 @@ class Quality:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Task(ABC):
+class Task(Parametrised, ABC):
     """A way to measure a subject's quality: a value with parameters, as a method is.
 
     Class attributes:
@@ -42,7 +42,6 @@ class Task(ABC):
         higher_is_better: whether a larger score is better.
     """
 
-    name: ClassVar[str] = ""
     metric: ClassVar[str] = ""
     higher_is_better: ClassVar[bool] = True
 
@@ -53,7 +52,3 @@ class Task(ABC):
         Raises:
             InputError: the task cannot be done with this model, such as a length past its positions.
         """
-
-    def __str__(self) -> str:
-        given = (f for f in dataclasses.fields(self) if getattr(self, f.name) != f.default)
-        return f"{self.name}({', '.join(f'{f.name}={getattr(self, f.name)!r}' for f in given)})"

@@ -1,0 +1,42 @@
+# Two commands for a fresh machine with Python 3.11, pip and make:
+#   make demo    installs, compares cache methods on the built-in model and says where the results are
+#   make test    installs with the development tools and runs the whole suite
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+WORKERS ?= 2
+export HF_HUB_OFFLINE ?= 1
+
+.PHONY: demo test lint format clean
+
+# constraints come first: an unpinned torch would bring gigabytes that no CPU needs
+$(VENV)/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet torch -c constraints.txt
+	$(BIN)/pip install --quiet -e . -c constraints.txt
+	touch $@
+
+$(VENV)/installed-dev: $(VENV)/installed
+	$(BIN)/pip install --quiet -e '.[dev]' -c constraints.txt
+	touch $@
+
+demo: $(VENV)/installed
+	$(BIN)/pith compare --budgets 0.5,0.25,0.1 --tasks needle,perplexity --length 1024 --out demo
+	@echo "The results: demo/report.html (open it in a browser) and demo/study.sqlite"
+
+test: $(VENV)/installed-dev
+	$(BIN)/python -m pytest -n $(WORKERS)
+
+lint: $(VENV)/installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(VENV)/installed-dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) demo build dist

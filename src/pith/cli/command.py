@@ -1,0 +1,67 @@
+"""What every command shares: options as one dataclass, and a user's mistake as one line."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+import warnings
+from collections.abc import Callable
+from dataclasses import MISSING, fields
+from typing import Any, TypeVar, get_type_hints
+
+import typer
+
+from pith.core.errors import PithError, PithWarning
+
+T = TypeVar("T")
+
+MISTAKE, INTERRUPTED = 2, 130
+"""Exit codes: what the user gave cannot be, and Ctrl-C."""
+
+
+def add(
+    app: typer.Typer, run: Callable[[T], None], options: type[T], *, example: str, stopped: str = "stopped"
+) -> None:
+    """Adds a command whose options are the fields of a dataclass; it is called as the module of `run` is.
+
+    Args:
+        app: the application.
+        run: does the command's work; its docstring is the command's help.
+        options: the dataclass; each field is annotated with its `typer.Option` or `typer.Argument`.
+        example: a command line that the help shows.
+        stopped: what Ctrl-C says.
+    """
+
+    def command(**values: Any) -> None:
+        try:
+            with warnings.catch_warnings():
+                warnings.showwarning = _show_warning
+                run(options(**values))
+        except PithError as error:
+            say(f"pith: {error}")
+            raise typer.Exit(MISTAKE) from None
+        except KeyboardInterrupt:
+            say(f"pith: {stopped}")
+            raise typer.Exit(INTERRUPTED) from None
+
+    hints = get_type_hints(options, include_extras=True)
+    parameters = [
+        inspect.Parameter(f.name, inspect.Parameter.KEYWORD_ONLY, annotation=hints[f.name],
+                          default=inspect.Parameter.empty if f.default is MISSING else f.default)
+        for f in fields(options)  # type: ignore[arg-type]
+    ]  # fmt: skip
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    command.__annotations__ = {f: hints[f] for f in hints}
+    command.__doc__ = run.__doc__
+    app.command(run.__module__.rpartition(".")[2], epilog=f"Example: {example}")(command)
+
+
+def say(line: str) -> None:
+    """A line for the person, on stderr: stdout is for results."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def _show_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
+    """Pith's own warnings as lines; those of other packages are not for the user of a command."""
+    if issubclass(category, PithWarning):
+        say(f"note: {message}")

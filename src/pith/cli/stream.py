@@ -1,0 +1,76 @@
+"""Generation that streams, and what it cost."""
+
+from __future__ import annotations
+
+import time
+
+import torch
+from transformers import GenerationConfig, TextStreamer
+from transformers.utils import logging
+
+from pith.cli.generate import Options
+from pith.core import InputError, Recipe
+from pith.measure import cache_bytes
+from pith.models import Loaded, Subject, require_positions
+from pith.report.words import bytes_, seconds
+
+
+class Stopwatch(TextStreamer):  # type: ignore[misc]
+    """Prints the text as it comes, and looks at the clock at each token."""
+
+    def __init__(self, tokenizer: object) -> None:
+        super().__init__(tokenizer, skip_prompt=True, skip_special_tokens=True)
+        self.times = [time.perf_counter()]
+
+    def put(self, value: torch.Tensor) -> None:
+        """The prompt first, then each token."""
+        if not self.next_tokens_are_prompt:
+            self.times.append(time.perf_counter())
+        super().put(value)
+
+
+def stream(loaded: Loaded, recipe: Recipe, options: Options) -> str:
+    """Streams what the model writes to stdout; returns the line that tells bytes and tokens per second.
+
+    Raises:
+        InputError: the prompt is empty, or it and what is to be written are longer than the model's positions.
+        ModelError: a method cannot take the model.
+    """
+    model, tokenizer = loaded.model, loaded.tokenizer
+    inputs = tokenizer(options.prompt, return_tensors="pt", verbose=False).to(model.device)
+    read = inputs["input_ids"].shape[1]
+    if not read:
+        raise InputError("the prompt is empty; give the model something to go on with")
+    # a method that places keys inside the cache writes past the model's positions; the others cannot
+    endless = any(getattr(method, "renumbers", False) for method in recipe)
+    require_positions(model, read, "the prompt")
+    require_positions(model, read + (0 if endless else options.max_new_tokens), "the prompt with --max-new-tokens")
+    sampling = {"do_sample": True, "temperature": options.temperature} if options.temperature else {"do_sample": False}
+    settings = GenerationConfig(
+        max_new_tokens=options.max_new_tokens, pad_token_id=tokenizer.pad_token_id, return_dict_in_generate=True,
+        **sampling,
+    )  # fmt: skip
+    logging.set_verbosity_error()
+    torch.manual_seed(options.seed)
+    watch = Stopwatch(tokenizer)
+    with Subject(model, tokenizer, recipe if len(recipe) else None).applied():
+        out = model.generate(
+            input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], generation_config=settings,
+            streamer=watch,
+        )  # fmt: skip
+    return summary(recipe, read, watch.times, cache_bytes(out.past_key_values))
+
+
+def summary(recipe: Recipe, read: int, times: list[float], held: int) -> str:
+    """One line: tokens read and written, their speeds, and what the cache holds at the end.
+
+    Args:
+        recipe: what was applied.
+        read: the prompt's tokens.
+        times: when it began, and when each token came; seconds.
+        held: the cache's bytes.
+    """
+    written = len(times) - 1
+    decoding = f" at {(written - 1) / (times[-1] - times[1]):.1f} tokens/s" if written > 1 else ""
+    prefill = seconds(times[1] - times[0])
+    return f"{recipe}: read {read} tokens in {prefill}, wrote {written}{decoding}; the cache holds {bytes_(held)}"

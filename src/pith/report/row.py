@@ -1,0 +1,80 @@
+"""The results of a comparison as rows, from which every table, chart and sentence is made."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from pith.core import Method, Recipe
+from pith.measure import Measurement
+from pith.study import Study
+from pith.tasks import Quality, Task
+
+
+@dataclass(frozen=True)
+class Row:
+    """One recipe's result beside the dense model's.
+
+    Attributes:
+        recipe: the recipe; the one without a method is the dense model.
+        measurement, dense: what it did, and what the dense model did.
+    """
+
+    recipe: Recipe
+    measurement: Measurement
+    dense: Measurement
+
+    @property
+    def is_dense(self) -> bool:
+        """Whether it is the dense model itself."""
+        return not len(self.recipe)
+
+    @cached_property
+    def label(self) -> str:
+        """The recipe as people read it: with its budgets, also where they are the default ones."""
+        return label(self.recipe)
+
+    @cached_property
+    def series(self) -> str:
+        """The recipe without its budgets: what a line in a chart joins."""
+        return " + ".join(_text(method, with_budget=False) for method in self.recipe) or str(self.recipe)
+
+    @property
+    def budgets(self) -> tuple[object, ...]:
+        """The budgets of the recipe's methods."""
+        return tuple(getattr(method, "budget") for method in self.recipe if hasattr(method, "budget"))  # noqa: B009
+
+    @property
+    def share(self) -> float:
+        """The share of the dense cache that is really held after the prompt."""
+        return self.measurement.bytes.measured
+
+    def quality(self, task: Task) -> Quality:
+        """What the task found."""
+        return self.measurement.quality[str(task)]
+
+    def keeps(self, task: Task) -> bool:
+        """Whether the score is within the dense model's 95 % interval, or better."""
+        mine, dense = self.quality(task), self.dense.quality[str(task)]
+        return mine.value >= dense.low if task.higher_is_better else mine.value <= dense.high
+
+
+def rows(study: Study) -> list[Row]:
+    """A row for each measurement that there is, in the order asked; the dense model is the first."""
+    done = study.measurements
+    dense = done.get(str(Recipe()))
+    return [Row(recipe, done[str(recipe)], dense) for recipe in study.question.recipes if dense and str(recipe) in done]
+
+
+def label(recipe: Recipe) -> str:
+    """The recipe as people read it: with its budgets, also where they are the default ones."""
+    return " + ".join(_text(method, with_budget=True) for method in recipe) or str(recipe)
+
+
+def _text(method: Method, with_budget: bool) -> str:
+    """The method with what differs from its defaults, and its budget or not."""
+    given = {p.name: getattr(method, p.name) for p in method.parameters() if getattr(method, p.name) != p.default}
+    given.pop("budget", None)
+    if with_budget and hasattr(method, "budget"):
+        given = {"budget": method.budget, **given}
+    return method.name + (f"({', '.join(f'{name}={value!r}' for name, value in given.items())})" if given else "")

@@ -1,0 +1,55 @@
+"""Reading a text in parts, as `generate` does: the prompt in one go, then token by token."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from pith.core import ModelError
+
+
+class Stream:
+    """A batch of equally long sequences that a model reads part by part; nothing in them is padding.
+
+    Args:
+        model: a Transformers causal language model, with a recipe applied or not.
+
+    Attributes:
+        cache: what the model remembers of what it has read; None before the first part.
+    """
+
+    def __init__(self, model: Any) -> None:
+        self.cache: Any = None
+        self._model = model
+        self._seen = 0
+        # the logits of a whole prompt may take more memory than all else; not every model can leave them out
+        self._last_only = (
+            {"logits_to_keep": 1} if "logits_to_keep" in inspect.signature(model.forward).parameters else {}
+        )
+
+    @torch.no_grad()
+    def read(self, tokens: Int[Tensor, "batch new"]) -> Float[Tensor, "batch vocabulary"]:
+        """Reads the next part; the logits of what follows it.
+
+        Raises:
+            ModelError: the model keeps no cache of what it has read.
+        """
+        self._seen += tokens.shape[1]
+        out = self._model(
+            input_ids=tokens,
+            attention_mask=tokens.new_ones(tokens.shape[0], self._seen),
+            past_key_values=self.cache,
+            use_cache=True,
+            **self._last_only,
+        )
+        self.cache = getattr(out, "past_key_values", None)
+        if self.cache is None:
+            raise ModelError(
+                f"{type(self._model).__name__} gives no key-value cache back, so it cannot be read in parts"
+            )
+        logits: Tensor = out.logits[:, -1]
+        return logits

@@ -1,0 +1,21 @@
+"""Calling the command line inside the test's own process."""
+
+from __future__ import annotations
+
+from typer.testing import CliRunner, Result
+
+from pith.cli import app
+
+
+def pith_(*words: str) -> Result:
+    return CliRunner().invoke(app, words)
+
+
+def refused(*words: str) -> str:
+    """The one line that a mistake gives."""
+    found = pith_(*words)
+    assert found.exit_code == 2, found.output
+    assert found.stdout == ""
+    assert found.stderr.startswith("pith: ")
+    assert "Traceback" not in found.stderr
+    return found.stderr
