@@ -86,7 +86,9 @@ def summary(runs: dict[str, list[dict[str, float]]]) -> list[dict[str, Any]]:
     return rows
 
 
-def measure(length: int, recipes: list[str], rounds: int, decoded: int, tell: Callable[[str], None]) -> list[dict[str, Any]]:
+def measure(
+    length: int, recipes: list[str], rounds: int, decoded: int, tell: Callable[[str], None]
+) -> list[dict[str, Any]]:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model = shape(torch.bfloat16 if device == "cuda" else torch.float32, device)
     prompt = torch.randint(0, 4096, (1, length), generator=torch.Generator().manual_seed(0)).to(device)

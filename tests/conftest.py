@@ -9,8 +9,11 @@ os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 
 from jaxtyping import install_import_hook
 
-install_import_hook(["pith.attention", "pith.cache", "pith.tasks", "pith.models", "pith.measure"], "beartype.beartype")
+SHAPED = ["attention", "cache", "models", "tasks", "measure"]
+"""The rooms whose annotations say shapes."""
 
-import torch
+install_import_hook([f"pith.{room}" for room in SHAPED], "beartype.beartype")
+
+import torch  # noqa: E402  (after the hook, as everything that may import Pith)
 
 torch.set_num_threads(1)  # the suite runs in several processes

@@ -11,8 +11,8 @@ Example:
 """
 
 from pith import attention, models
-from pith.core.applied import applied
 from pith.core import Method, Paper, PithError, PithWarning, Recipe, methods
+from pith.core.applied import applied
 
 __version__ = "0.1.0"
 __all__ = ["Method", "Paper", "PithError", "PithWarning", "Recipe", "applied", "attention", "methods", "models"]

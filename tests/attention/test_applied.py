@@ -7,9 +7,9 @@ import threading
 import pytest
 import torch
 import transformers as hf
-from contracts.tiny import COMMON, MAKERS, tiny, tokens
 
 import pith
+from contracts.tiny import COMMON, MAKERS, tiny, tokens
 from pith.attention import LayerCache, PithCache
 from pith.core import InputError, ModelError, PithWarning, Recipe
 
@@ -82,7 +82,12 @@ def test_a_forward_without_a_cache_is_dense() -> None:
 
 def test_two_models_in_two_threads() -> None:
     models = [MAKERS["llama_gqa"]().eval(), MAKERS["qwen3"]().eval()]
-    prompt, recipes, alone, together = tokens(1, 60), ["snapkv(budget=0.3)", "streaming_llm(budget=20)"], [], [None, None]
+    prompt, recipes, alone, together = (
+        tokens(1, 60),
+        ["snapkv(budget=0.3)", "streaming_llm(budget=20)"],
+        [],
+        [None, None],
+    )
 
     def run(i: int) -> torch.Tensor:
         with pith.applied(models[i], recipes[i]):
@@ -100,7 +105,9 @@ def test_two_models_in_two_threads() -> None:
 
 def test_layers_that_are_left_alone_are_named() -> None:
     model = tiny("gemma3")
-    with pytest.warns(PithWarning, match=r"leaves 1 of 2 layers of Gemma3ForCausalLM alone \(sliding window of 16\): 0"):
+    with pytest.warns(
+        PithWarning, match=r"leaves 1 of 2 layers of Gemma3ForCausalLM alone \(sliding window of 16\): 0"
+    ):
         cache = Recipe.parse("snapkv").cache(model)
     model.set_attn_implementation("sdpa")
     assert cache.left_alone == {0: "sliding window of 16"}
@@ -111,7 +118,10 @@ def test_right_padding_is_refused() -> None:
     model, prompt = tiny("llama_gqa"), tokens(2, 12)
     mask = torch.ones_like(prompt)
     mask[1, 9:] = 0
-    with pith.applied(model, "snapkv(budget=0.5)"), pytest.raises(InputError, match="row 1 ends in padding; pad on the left"):
+    with (
+        pith.applied(model, "snapkv(budget=0.5)"),
+        pytest.raises(InputError, match="row 1 ends in padding; pad on the left"),
+    ):
         model(prompt, attention_mask=mask)
 
 

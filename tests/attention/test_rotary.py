@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 import transformers as hf
-from contracts.tiny import COMMON, MAKERS, tiny
 
+from contracts.tiny import COMMON, MAKERS, tiny
 from pith.attention.rotary import Rotary
 from pith.core import ModelError
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 import torch
-from cache.test_snapkv import step
 
+from cache.test_snapkv import step
 from pith.cache.random_eviction import RandomEviction
 
 

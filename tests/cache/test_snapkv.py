@@ -37,7 +37,9 @@ def naive_votes(s: Step, row: int, head: int, window: int) -> list[float]:
     first = int((s.positions[row, 0] < 0).sum())
     votes = [0.0] * (length - window)
     for i in range(max(length - window, first), length):
-        logits = [float(s.query[row, head, i] @ s.keys[row, head // group, j]) / math.sqrt(8) for j in range(first, i + 1)]
+        logits = [
+            float(s.query[row, head, i] @ s.keys[row, head // group, j]) / math.sqrt(8) for j in range(first, i + 1)
+        ]
         total = sum(math.exp(x) for x in logits)
         for j in range(first, length - window):
             votes[j] += math.exp(logits[j - first]) / total
@@ -62,7 +64,12 @@ def naive_score(s: Step, method: SnapKV, row: int, kv_head: int) -> list[float]:
 @pytest.mark.parametrize("group", ["mean", "max", "sum"])
 @pytest.mark.parametrize(("length", "empty"), [(23, 0), (23, 4)])
 def test_scores_are_the_papers(
-    query_heads: int, kv_heads: int, pooling: Literal["max", "mean"], group: Literal["mean", "max", "sum"], length: int, empty: int
+    query_heads: int,
+    kv_heads: int,
+    pooling: Literal["max", "mean"],
+    group: Literal["mean", "max", "sum"],
+    length: int,
+    empty: int,
 ) -> None:
     s = step(query_heads, kv_heads, length, empty)
     method = SnapKV(window=5, kernel=3, pooling=pooling, group=group)

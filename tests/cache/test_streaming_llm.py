@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from contracts.tiny import tiny, tokens
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb, repeat_kv
 
+from contracts.tiny import tiny, tokens
 from pith.core import ModelError, Recipe
 from pith.models import builtin  # noqa: F401  (registers the runtime)
 
@@ -31,7 +31,9 @@ def naive_stream(model, ids: torch.Tensor, sinks: int, recent: int, chunks: list
             shape = (1, size, -1, attention.head_dim)
             query = attention.q_proj(normed).view(shape).transpose(1, 2)
             memory += zip(
-                attention.k_proj(normed).view(shape).unbind(1), attention.v_proj(normed).view(shape).unbind(1), strict=True
+                attention.k_proj(normed).view(shape).unbind(1),
+                attention.v_proj(normed).view(shape).unbind(1),
+                strict=True,
             )
             keys, values = (torch.stack(parts, dim=2) for parts in zip(*memory, strict=True))
             count = len(memory)
@@ -51,7 +53,9 @@ def naive_stream(model, ids: torch.Tensor, sinks: int, recent: int, chunks: list
 
 @torch.no_grad()
 @pytest.mark.parametrize("sinks", [0, 4])
-@pytest.mark.parametrize("chunks", [[1] * 60, [30, *[1] * 40], [12, *[1] * 9, 7, *[1] * 20]], ids=["one", "long", "turns"])
+@pytest.mark.parametrize(
+    "chunks", [[1] * 60, [30, *[1] * 40], [12, *[1] * 9, 7, *[1] * 20]], ids=["one", "long", "turns"]
+)
 def test_logits_are_those_of_the_definition(model, sinks: int, chunks: list[int]) -> None:  # type: ignore[no-untyped-def]
     ids = tokens(1, sum(chunks))
     expected = naive_stream(model, ids, sinks, 16 - sinks, chunks)
@@ -86,6 +90,7 @@ def test_rounding_does_not_add_up() -> None:
 
 def test_frequencies_that_depend_on_the_length_are_refused() -> None:
     import transformers as hf
+
     from contracts.tiny import COMMON
 
     rope = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10000.0}

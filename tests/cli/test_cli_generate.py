@@ -21,7 +21,7 @@ def test_it_streams_what_the_model_itself_would_write(model: str) -> None:
 
 
 def test_a_recipe_holds_fewer_bytes(model: str) -> None:
-    prompt = "def find(self): return self " * 40
+    prompt = "def find(self): return self " * 30
     held = []
     for recipe in ("dense", "streaming_llm(budget=16)"):
         found = pith_("generate", model, prompt, "--recipe", recipe, "--max-new-tokens", "2")

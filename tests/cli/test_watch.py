@@ -5,8 +5,7 @@ import io
 import pytest
 
 from pith.cli.watch import TerminalWatch
-from pith.core import Recipe
-from pith.study import Study
+from pith.study import Question, Study
 from study.fakes import measurement, question
 
 
@@ -15,10 +14,10 @@ class Terminal(io.StringIO):
         return True
 
 
-def watched(recipes: tuple[Recipe, ...], refused: str = "") -> None:
-    study = Study(question("snapkv"))
-    with TerminalWatch(len(recipes)) as watch:
-        for recipe in recipes:
+def watched(asked: Question, refused: str = "") -> None:
+    study = Study(asked)
+    with TerminalWatch(len(asked.recipes)) as watch:
+        for recipe in asked.recipes:
             watch.begins(recipe)
             watch.progress("speed", 1, 5)
             if str(recipe) == refused:
@@ -33,7 +32,7 @@ def test_a_terminal_sees_the_table_grow_and_the_bars(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr("sys.stderr", terminal := Terminal())
     for name, value in {"TERM": "xterm", "COLUMNS": "130", "LINES": "40"}.items():
         monkeypatch.setenv(name, value)
-    watched(question("snapkv").recipes)
+    watched(question("snapkv"))
     shown = terminal.getvalue()
     assert shown.count("dense") > shown.count("snapkv(budget=0.25)") > 0
     assert "speed" in shown
@@ -44,8 +43,7 @@ def test_a_low_terminal_keeps_the_dense_model_and_the_latest_rows(monkeypatch: p
     monkeypatch.setattr("sys.stderr", terminal := Terminal())
     for name, value in {"TERM": "xterm", "COLUMNS": "130", "LINES": "12"}.items():
         monkeypatch.setenv(name, value)
-    recipes = question("snapkv", "streaming_llm", budgets=(0.5, 0.25, 0.1)).recipes
-    watched(recipes)
+    watched(question("snapkv", "streaming_llm", budgets=(0.5, 0.25, 0.1)))
     last = terminal.getvalue().rpartition("cache held")[2]
     assert "dense" in last
     assert "streaming_llm(budget=0.1)" in last
@@ -53,8 +51,8 @@ def test_a_low_terminal_keeps_the_dense_model_and_the_latest_rows(monkeypatch: p
 
 
 def test_a_file_gets_one_line_for_each_recipe(capsys: pytest.CaptureFixture[str]) -> None:
-    recipes = question("snapkv").recipes
-    watched(recipes, refused=str(recipes[1]))
+    asked = question("snapkv")
+    watched(asked, refused=str(asked.recipes[1]))
     assert capsys.readouterr().err.splitlines() == [
         "1/3 dense: measured",
         "note: snapkv(budget=0.5) is left out: it has no rotary positions",

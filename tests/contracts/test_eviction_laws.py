@@ -7,9 +7,9 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from contracts.tiny import FULL, MAKERS, tiny, tokens
 
 import pith
+from contracts.tiny import FULL, MAKERS, tiny, tokens
 from pith.attention import Eviction, PithCache
 from pith.core import InputError, PithWarning, Recipe
 
@@ -182,7 +182,12 @@ def test_generate_in_chunks_beams_and_samples(method: str) -> None:
     mask = all_real(prompt)
     mask[1, :20] = 0
     with pith.applied(model, f"{method}(budget=0.5)"):
-        for options in ({"num_beams": 3}, {"do_sample": True}, {"prefill_chunk_size": 24}, {"num_return_sequences": 2, "do_sample": True}):
+        for options in (
+            {"num_beams": 3},
+            {"do_sample": True},
+            {"prefill_chunk_size": 24},
+            {"num_return_sequences": 2, "do_sample": True},
+        ):
             torch.manual_seed(0)
             first = model.generate(prompt, attention_mask=mask, max_new_tokens=8, **options)
             torch.manual_seed(0)

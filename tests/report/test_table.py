@@ -69,7 +69,8 @@ def test_label_and_series() -> None:
     ("said", "text"),
     [
         (digits(0.95), "0.950"),
-        (digits(0.04), "0.04"),
+        (digits(0.04), "0.040"),
+        (digits(0.00123), "0.0012"),
         (digits(0), "0.000"),
         (digits(1), "1.00"),
         (digits(12.345), "12.3"),

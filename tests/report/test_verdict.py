@@ -13,7 +13,7 @@ from study.fakes import study
 
 def test_it_names_the_recipe_that_keeps_quality_at_the_fewest_bytes() -> None:
     first = verdict(study("snapkv", "random_eviction"))[0]
-    assert first.startswith("`snapkv(budget=0.25)` keeps needle and perplexity within the dense model's 95 % interval")
+    assert first.startswith("`snapkv(budget=0.25)` keeps needle and perplexity within the dense model's 95% interval")
     assert "25.0% of its cache bytes, the fewest of the 2 recipes that do" in first
     assert "0.25x the dense model's time" in first
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer, LinearAttentionCacheLayerMixin
 
 from pith.attention.eviction import Eviction
@@ -46,7 +46,7 @@ class PithCache(Cache):  # type: ignore[misc]
 class AttentionRuntime:
     """Makes a recipe's attention-time methods act on a model (see `pith.core.runtime`)."""
 
-    def cache(self, model: nn.Module, recipe: Recipe) -> PithCache:
+    def cache(self, model: Any, recipe: Recipe) -> PithCache:
         """A cache for one batch of sequences; sets the model's attention to Pith's.
 
         Raises:
@@ -65,7 +65,7 @@ class AttentionRuntime:
         eviction = recipe.answer(Eviction.question)
         evicts = eviction if isinstance(eviction, Eviction) else None
         cache_id, depth = next(_cache_ids), len(plain.layers)
-        for index, layer in enumerate(plain.layers):
+        for index in range(depth):
             if index in left_alone:
                 continue
             placement = Placement(Rotary(model, _layer_type(model, index))) if evicts and evicts.renumbers else None
@@ -75,7 +75,7 @@ class AttentionRuntime:
         return PithCache(plain.layers, left_alone)
 
     @contextmanager
-    def applied(self, model: nn.Module, recipe: Recipe) -> Iterator[nn.Module]:
+    def applied(self, model: Any, recipe: Recipe) -> Iterator[Any]:
         """Every forward of the model that would begin an empty cache of its own begins a `PithCache` instead.
 
         On exit the model's attention and hooks are what they were, also after an exception.
@@ -94,7 +94,7 @@ class AttentionRuntime:
             _set_attention(model, before)
 
     def _begin(self, recipe: Recipe) -> Any:
-        def begin(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        def begin(model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
             given = kwargs.get("past_key_values")
             uses_cache = kwargs.get("use_cache")
             uses_cache = model.config.use_cache if uses_cache is None else uses_cache
@@ -112,7 +112,7 @@ class AttentionRuntime:
         return begin
 
 
-def _plan(model: nn.Module) -> tuple[DynamicCache, dict[int, str]]:
+def _plan(model: Any) -> tuple[DynamicCache, dict[int, str]]:
     """The cache that Transformers would make, and why which of its layers are left alone."""
     name, config = type(model).__name__, getattr(model, "config", None)
     if config is None or not hasattr(model, "set_attn_implementation"):
@@ -134,16 +134,18 @@ def _plan(model: nn.Module) -> tuple[DynamicCache, dict[int, str]]:
     return plain, left_alone
 
 
-def _layer_type(model: nn.Module, index: int) -> str | None:
-    types = getattr(model.config.get_text_config(decoder=True), "layer_types", None)
+def _layer_type(model: Any, index: int) -> str | None:
+    types: list[str] | None = getattr(model.config.get_text_config(decoder=True), "layer_types", None)
     return types[index] if types else None
 
 
-def _set_attention(model: nn.Module, implementation: str | None) -> None:
+def _set_attention(model: Any, implementation: str | None) -> None:
     if implementation == NAME:
         register()
     if model.config._attn_implementation == implementation:
         return
     model.set_attn_implementation(implementation)
     if model.config._attn_implementation != implementation:
-        raise ModelError(f"{type(model).__name__} does not route its attention through Transformers' AttentionInterface")
+        raise ModelError(
+            f"{type(model).__name__} does not route its attention through Transformers' AttentionInterface"
+        )

@@ -17,7 +17,7 @@ class Call:
         mask: [batch, tokens] padding mask, [batch, 1 or head, query, key] mask, or None.
         positions: [batch, query], the text positions of the new tokens, where the model hands them on.
         scaling: what logits are multiplied by; None is 1 / sqrt(head_dim).
-        softcap, sinks: the cap of the logits, and one more logit a query head in the denominator, where the model has them.
+        softcap, sinks: the cap of the logits, and one more logit a query head in the denominator, where there are any.
         dropout: the probability of dropping a weight, in training.
     """
 

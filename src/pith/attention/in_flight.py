@@ -29,8 +29,8 @@ def put(layer: Any) -> None:
     if waiting is not None and waiting.cache_id == layer.cache_id:
         _slot.layer = None
         raise ModelError(
-            f"the attention of layer {waiting.index} did not reach Pith: the model's attention implementation was changed, "
-            "or a pass was interrupted; make a new cache"
+            f"the attention of layer {waiting.index} did not reach Pith: the model's attention implementation was "
+            "changed, or a pass was interrupted; make a new cache"
         )
 
 

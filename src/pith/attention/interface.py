@@ -90,6 +90,7 @@ def mask(
     if local_size is None and mask_function is causal_mask_function:
         return None if attention_mask is None or bool(attention_mask.all()) else attention_mask
     kwargs["allow_is_causal_skip"] = False
-    return sdpa_mask(
+    pattern: Tensor = sdpa_mask(
         batch_size, q_length, kv_length, q_offset, kv_offset, mask_function, attention_mask, local_size, **kwargs
     )
+    return pattern

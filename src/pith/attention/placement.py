@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from einops import repeat
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
 from pith.attention.call import Call
 from pith.attention.rotary import Rotary

@@ -33,7 +33,8 @@ class Rotary:
 
     def __init__(self, model: nn.Module, layer_type: str | None) -> None:
         name = type(model).__name__
-        found = [m for m in model.modules() if type(m).__name__.endswith("RotaryEmbedding") and "Vision" not in type(m).__name__]
+        kinds_of_module = ((m, type(m).__name__) for m in model.modules())
+        found = [m for m, kind in kinds_of_module if kind.endswith("RotaryEmbedding") and "Vision" not in kind]
         if not found:
             raise ModelError(f"{name} has no rotary embedding, so its keys cannot be placed at other positions")
         self._embedding = found[0]
@@ -41,8 +42,8 @@ class Rotary:
         kind = kinds.get(layer_type, "default") if isinstance(kinds, dict) else kinds
         if kind in ("dynamic", "longrope"):
             raise ModelError(
-                f"{name} rotates with {kind!r} frequencies, which depend on the length of the text; keys can be placed at "
-                "other positions only where they do not"
+                f"{name} rotates with {kind!r} frequencies, which depend on the length of the text; keys can be placed "
+                "at other positions only where they do not"
             )
         self._layer_type = layer_type if isinstance(kinds, dict) else None
 
@@ -56,7 +57,8 @@ class Rotary:
         self, module: nn.Module, x: Float[Tensor, "batch head token dim"], tables: Tables
     ) -> Float[Tensor, "batch head token dim"]:
         """x rotated by the tables' angles."""
-        return _apply(module)(x, x[:, :0], *tables)[0]
+        rotated: Tensor = _apply(module)(x, x[:, :0], *tables)[0]
+        return rotated
 
     def unrotate(
         self, module: nn.Module, x: Float[Tensor, "batch head token dim"], tables: Tables
@@ -64,7 +66,8 @@ class Rotary:
         """The x that `rotate` turned into this one; computed in float32, returned in the dtype of `x`."""
         cos, sin = tables[0].float(), tables[1].float()
         size = cos.square() + sin.square()
-        return _apply(module)(x.float(), x[:, :0].float(), cos / size, -sin / size)[0].to(x.dtype)
+        back: Tensor = _apply(module)(x.float(), x[:, :0].float(), cos / size, -sin / size)[0]
+        return back.to(x.dtype)
 
 
 def _apply(module: nn.Module) -> Callable[..., Any]:
@@ -72,6 +75,7 @@ def _apply(module: nn.Module) -> Callable[..., Any]:
     function = getattr(sys.modules[type(module).__module__], "apply_rotary_pos_emb", None)
     if function is None:
         raise ModelError(
-            f"{type(module).__name__} has no apply_rotary_pos_emb beside it, so its keys cannot be placed at other positions"
+            f"{type(module).__name__} has no apply_rotary_pos_emb beside it, so its keys cannot be placed at other "
+            "positions"
         )
     return function  # type: ignore[no-any-return]

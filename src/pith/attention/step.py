@@ -82,7 +82,7 @@ class Step:
     def protect(
         self, scores: Float[Tensor, "batch heads key"], first: int = 0, last: int = 0
     ) -> Float[Tensor, "batch heads key"]:
-        """The scores with those of each row's first and last tokens put above all others; of these, the latest count most."""
+        """The scores, with each row's first and last tokens above all others; of these the latest count most."""
         newest = self.stored - torch.arange(self.stored, device=scores.device)
         kept = newest <= last
         if first:

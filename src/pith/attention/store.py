@@ -118,7 +118,9 @@ class Store:
             self._keys, self._values = self.keys.contiguous(), self.values.contiguous()
             self.start = 0
         front = slice(self.start + 1, self.start + head)
-        assert self._keys is not None and self._values is not None and self._positions is not None
+        assert self._keys is not None
+        assert self._values is not None
+        assert self._positions is not None
         wide = source.expand(-1, self._keys.shape[1], -1)
         moved_keys, moved_values = _gather(self.keys, wide), _gather(self.values, wide)
         moved_positions = self.positions.gather(-1, source.expand(-1, self._positions.shape[1], -1))

@@ -22,9 +22,10 @@ class StreamingLLM(Eviction):
     It evicts after every forward, so a stream of any length runs in constant memory, at positions that the model was
     trained on. It is no long-term memory: what left the window is lost.
 
-    Deviates: the authors rotate every cached key at each step; here the window's keys stay as the model rotated them and
-    the sinks are placed directly before the window, which gives every query the same distances. As in the authors' code the token that is read comes on top of the budget while it is
-    attended to, and a first prompt that is longer than the budget is attended to whole before it is trimmed.
+    Deviates: the authors rotate every cached key at each step; here the window's keys stay as the model rotated them
+    and the sinks are placed directly before the window, which gives every query the same distances. As in the authors'
+    code the token that is read comes on top of the budget while it is attended to, and a first prompt that is longer
+    than the budget is attended to whole before it is trimmed.
     """
 
     paper: ClassVar[Paper] = Paper(

@@ -39,7 +39,9 @@ def parse_bytes(text: str) -> int:
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMG]?i?B)\s*", text, flags=re.IGNORECASE)
     count = int(float(match[1]) * _UNITS[match[2].upper()]) if match else 0
     if count < 1:
-        raise ParameterError(f'{text!r} is no size; allowed is a positive number and a unit, such as "64MiB" or "512KB"')
+        raise ParameterError(
+            f'{text!r} is no size; allowed is a positive number and a unit, such as "64MiB" or "512KB"'
+        )
     return count
 
 

@@ -43,7 +43,9 @@ class Recipe:
         for method in self.methods:
             other = answered.setdefault(method.question, method)
             if other is not method and method.question:
-                raise RecipeError(f"{other.name} and {method.name} both answer the question {method.question!r}; keep one of them")
+                raise RecipeError(
+                    f"{other.name} and {method.name} both answer the question {method.question!r}; keep one of them"
+                )
 
     @classmethod
     def parse(cls, text: str) -> Recipe:

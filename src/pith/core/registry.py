@@ -57,7 +57,7 @@ def method(name: str) -> type[Method]:
 
 
 def _methods_in(loaded: Any) -> list[type[Method]]:
-    if inspect.isclass(loaded):
+    if inspect.isclass(loaded) and issubclass(loaded, Method):
         return [loaded]
     modules: list[ModuleType] = [loaded]
     if hasattr(loaded, "__path__"):

@@ -95,7 +95,7 @@ def quality_chart(rows: Sequence[Row], task: Task, title: str) -> Chart:
     described = "; ".join(f"{r.label} {q.value:.3g} at {r.share:.0%}" for r, q in found)
     return Chart(
         title if title == task.metric else f"{title}: {task.metric}",
-        f"{'Higher' if task.higher_is_better else 'Lower'} is better. Bars and the grey band are 95 % intervals.",
+        f"{'Higher' if task.higher_is_better else 'Lower'} is better. Bars and the grey band are 95% intervals.",
         f"Score against the share of the cache that is held. {described}.",
         _svg(alt.layer(*layers), height=230),
     )

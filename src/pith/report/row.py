@@ -54,7 +54,7 @@ class Row:
         return self.measurement.quality[str(task)]
 
     def keeps(self, task: Task) -> bool:
-        """Whether the score is within the dense model's 95 % interval, or better."""
+        """Whether the score is within the dense model's 95% interval, or better."""
         mine, dense = self.quality(task), self.dense.quality[str(task)]
         return mine.value >= dense.low if task.higher_is_better else mine.value <= dense.high
 

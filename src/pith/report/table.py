@@ -13,7 +13,7 @@ NOISY = 0.25
 """A decode ratio is marked when a pair of runs lies further from the median than this share of it."""
 
 READING = (
-    "Scores with their 95 % intervals; ▼ is worse than the dense model's interval. Cache: bytes really held after the "
+    "Scores with their 95% intervals; ▼ is worse than the dense model's interval. Cache: bytes really held after the "
     "prompt, their share of dense, and in brackets the share that the method claims. Times: ratio to dense in paired "
     "runs, 0.50x is half the time; ~ marks runs too noisy to trust, and dense against itself shows the noise."
 )

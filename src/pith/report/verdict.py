@@ -24,7 +24,7 @@ def verdict(study: Study) -> list[str]:
 
 
 def better(mine: Quality, other: Quality, task: Task) -> bool:
-    """Whether the paired differences, example by example, are above zero with 95 % confidence."""
+    """Whether the paired differences, example by example, are above zero with 95% confidence."""
     sign = 1 if task.higher_is_better else -1
     differences = [sign * (a - b) for a, b in zip(mine.scores, other.scores, strict=True)]
     if len(differences) < 2:
@@ -39,10 +39,10 @@ def _cheapest(found: list[Row], tasks: tuple[Task, ...]) -> str:
     if not smaller:
         return "No recipe held fewer bytes than the dense model."
     if not keeping:
-        return f"No recipe that holds fewer bytes keeps {names} within the dense model's 95 % interval."
+        return f"No recipe that holds fewer bytes keeps {names} within the dense model's 95% interval."
     best = min(keeping, key=lambda row: row.measurement.bytes.prefill)
     return (
-        f"`{best.label}` keeps {names} within the dense model's 95 % interval and holds {percent(best.share)} of its "
+        f"`{best.label}` keeps {names} within the dense model's 95% interval and holds {percent(best.share)} of its "
         f"cache bytes, the fewest of the {len(keeping)} recipes that do; a decoded token takes "
         f"{best.measurement.speed.decode_ratio:.2f}x the dense model's time."
     )

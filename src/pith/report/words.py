@@ -32,8 +32,8 @@ def digits(value: float) -> str:
     size = abs(value)
     if size >= 99.95:
         return f"{value:,.0f}"
-    if size and size < 0.0995:
-        return f"{value:.3g}"
+    if size and size < 0.0095:
+        return f"{value:.2g}"
     return f"{value:.1f}" if size >= 9.995 else f"{value:.2f}" if size >= 0.9995 else f"{value:.3f}"
 
 

@@ -138,7 +138,7 @@ def _insert(filler: str, facts: Sequence[str], places: Sequence[float]) -> str:
     """Put each fact behind the sentence that ends nearest to its relative place."""
     size = len(filler)
     ends = [0, *(match.start() for match in _SENTENCE_END.finditer(filler)), size]
-    at = [min(ends, key=lambda end, goal=place * size: abs(end - goal)) for place in places]
+    at = [min((abs(end - place * size), end) for end in ends)[1] for place in places]
     pieces: list[str] = []
     done = 0
     for position, sentence in sorted(zip(at, facts, strict=True)):
