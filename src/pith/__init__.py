@@ -10,9 +10,23 @@ Example:
     ...     tokens = model.generate(**tokenizer("import os", return_tensors="pt"), max_new_tokens=2)
 """
 
-from pith import attention, models
-from pith.core import Method, Paper, PithError, PithWarning, Recipe, methods
-from pith.core.applied import applied
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pith import attention, models
+    from pith.core import Method, Paper, PithError, PithWarning, Recipe, applied, methods
 
 __version__ = "0.1.0"
 __all__ = ["Method", "Paper", "PithError", "PithWarning", "Recipe", "applied", "attention", "methods", "models"]
+
+
+def __getattr__(name: str) -> Any:
+    """Imports what is asked for when it is asked for, so that `pith --help` need not wait for PyTorch."""
+    if name not in __all__:
+        raise AttributeError(f"module 'pith' has no attribute {name!r}")
+    if name in ("attention", "models"):
+        return importlib.import_module(f"pith.{name}")
+    return getattr(importlib.import_module("pith.core"), name)

@@ -8,7 +8,6 @@ from transformers.models.llama.modeling_llama import apply_rotary_pos_emb, repea
 
 from contracts.tiny import tiny, tokens
 from pith.core import ModelError, Recipe
-from pith.models import builtin  # noqa: F401  (registers the runtime)
 
 
 @pytest.fixture(params=["llama_mha", "llama_gqa"])

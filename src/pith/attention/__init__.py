@@ -8,8 +8,5 @@ from pith.attention.cache import AttentionRuntime, PithCache
 from pith.attention.eviction import Eviction
 from pith.attention.layer import LayerCache
 from pith.attention.step import GroupReduction, Step
-from pith.core import set_runtime
-
-set_runtime(AttentionRuntime())
 
 __all__ = ["AttentionRuntime", "Eviction", "GroupReduction", "LayerCache", "PithCache", "Step"]

@@ -23,7 +23,7 @@ from pith.core.parameters import Parameter, Parametrised, param
 from pith.core.parse import Grammar
 from pith.core.recipe import DENSE, Recipe
 from pith.core.registry import method, methods
-from pith.core.runtime import runtime, set_runtime
+from pith.core.runtime import runtime
 
 __all__ = [
     "DENSE",
@@ -52,5 +52,4 @@ __all__ = [
     "parse_budget",
     "parse_bytes",
     "runtime",
-    "set_runtime",
 ]

@@ -1,15 +1,22 @@
-"""The slot in which the rooms above put what makes a recipe act on a model.
+"""What makes a recipe act on a model.
 
-`core` imports nothing of Pith, so a recipe cannot know the attention runtime; the runtime registers itself here.
+`core` imports nothing of Pith, so it finds the runtime as it finds methods: by entry point, in the group
+`pith.runtime`.
 """
 
 from __future__ import annotations
 
+import functools
 from contextlib import AbstractContextManager
+from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, Protocol
+
+from pith.core.errors import PithError
 
 if TYPE_CHECKING:
     from pith.core.recipe import Recipe
+
+GROUP = "pith.runtime"
 
 
 class Runtime(Protocol):
@@ -22,14 +29,16 @@ class Runtime(Protocol):
         """Applies the recipe to the model, and takes everything back on exit."""
 
 
-_slot: list[Runtime] = []
-
-
-def set_runtime(runtime: Runtime) -> None:
-    """Puts the runtime into the slot."""
-    _slot[:] = [runtime]
-
-
+@functools.cache
 def runtime() -> Runtime:
-    """The registered runtime; importing `pith` registers one."""
-    return _slot[0]
+    """The runtime that is installed.
+
+    Raises:
+        PithError: there is none: the package was copied, not installed.
+    """
+    for point in entry_points(group=GROUP):
+        found: Runtime = point.load()()
+        return found
+    raise PithError(
+        "no entry point of the group pith.runtime is installed; install Pith with pip, also from a checkout"
+    )

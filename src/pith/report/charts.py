@@ -85,7 +85,7 @@ def quality_chart(rows: Sequence[Row], task: Task, title: str) -> Chart:
         values = [{"share": r.share, "value": q.value, "low": q.low, "high": q.high}
                   for r, q in found if r.series == series]  # fmt: skip
         # methods at one budget hold equal bytes: some pixels apart, none hides another
-        aside = 5 * (index - (len(looks) - 1) / 2)
+        aside = min(5, 24 / len(looks)) * (index - (len(looks) - 1) / 2)
         base = _chart(values).encode(x=x)
         layers += [
             base.mark_line(color=look.colour, opacity=0.55, xOffset=aside, **_dash(series)).encode(y=y),
@@ -125,7 +125,7 @@ def bytes_chart(rows: Sequence[Row]) -> Chart:
     values = [{"recipe": r.label, "value": b.measured, "low": min(b.measured, b.claimed),
                "high": max(b.measured, b.claimed), "claimed": b.claimed} for r, b in held]  # fmt: skip
     top = max(1.0, *(max(b.measured, b.claimed) for _, b in held))
-    axis = alt.Axis(title="share of the dense cache after the prompt", format="~%")
+    axis = alt.Axis(title="share of the dense cache", format="~%")
     x = alt.X("value:Q", scale=alt.Scale(domain=[0, top]), axis=axis)
     claimed = _chart(values).mark_tick(color="var(--text)", thickness=2, size=15)
     layers = [*_whiskers(rows, values, x), claimed.encode(x=alt.X("claimed:Q"), y=_by_recipe(values))]
