@@ -25,7 +25,6 @@ def watched(asked: Question, refused: str = "") -> None:
             else:
                 study.measurements[str(recipe)] = measurement(recipe)
             watch.has(study, recipe, stored=False)
-            watch._live.refresh()
 
 
 def test_a_terminal_sees_the_table_grow_and_the_bars(monkeypatch: pytest.MonkeyPatch) -> None:

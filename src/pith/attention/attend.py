@@ -33,9 +33,10 @@ def attend(
     The group of query heads that shares a key-value head is folded into the query axis, so keys and values are never
     repeated in memory.
     """
-    kv_head, count = keys.shape[1], query.shape[2]
-    folded = rearrange(query, "b (kv group) query dim -> b kv (group query) dim", kv=kv_head)
-    group = folded.shape[2] // count
+    batch, query_head, count, head_dim = query.shape
+    kv_head = keys.shape[1]
+    group = query_head // kv_head
+    folded = query.reshape(batch, kv_head, group * count, head_dim)
     if mask is not None and count > 1:
         mask = fold_mask(mask, group)
     if softcap is None and sinks is None:
@@ -43,7 +44,7 @@ def attend(
     else:
         weights = attention_weights(folded, keys, mask, scaling, softcap, sinks)
         out = F.dropout(weights, dropout).to(values.dtype) @ values
-    return rearrange(out, "b kv (group query) dim -> b (kv group) query dim", group=group)
+    return out.reshape(batch, query_head, count, values.shape[-1])
 
 
 def attend_causally(

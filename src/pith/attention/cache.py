@@ -65,10 +65,11 @@ class AttentionRuntime:
         eviction = recipe.answer(Eviction.question)
         evicts = eviction if isinstance(eviction, Eviction) else None
         cache_id, depth = next(_cache_ids), len(plain.layers)
+        rotaries: dict[str | None, Rotary] = {}
         for index in range(depth):
             if index in left_alone:
                 continue
-            placement = Placement(Rotary(model, _layer_type(model, index))) if evicts and evicts.renumbers else None
+            placement = Placement(_rotary(model, index, rotaries)) if evicts and evicts.renumbers else None
             evictor = Evictor(evicts, depth - len(left_alone), placement) if evicts else None
             plain.layers[index] = LayerCache(index, depth, cache_id, evictor)
         _set_attention(model, NAME)
@@ -134,9 +135,13 @@ def _plan(model: Any) -> tuple[DynamicCache, dict[int, str]]:
     return plain, left_alone
 
 
-def _layer_type(model: Any, index: int) -> str | None:
+def _rotary(model: Any, index: int, made: dict[str | None, Rotary]) -> Rotary:
+    """The rotary embedding of a layer, one for all layers of a type."""
     types: list[str] | None = getattr(model.config.get_text_config(decoder=True), "layer_types", None)
-    return types[index] if types else None
+    kind = types[index] if types else None
+    if kind not in made:
+        made[kind] = Rotary(model, kind)
+    return made[kind]
 
 
 def _set_attention(model: Any, implementation: str | None) -> None:

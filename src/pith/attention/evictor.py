@@ -79,8 +79,8 @@ class Evictor:
             return
         raw = self.placement.raw
         known = 0 if raw is None else raw.shape[2]
-        if raw is None or int(slot.min()) < known or int(slot.max()) > known:
-            last = int(slot.max())
+        last = int(slot.max())
+        if raw is None or last != known or bool((slot != known).any()):
             moved = torch.arange(last if last >= known else known - 1, device=slot.device)
             index = torch.where(moved < slot.unsqueeze(-1), moved, moved + 1)
             raw = self.placement.turn_back(call, store, index, len(moved))

@@ -185,6 +185,8 @@ class LayerCache(CacheLayerMixin):  # type: ignore[misc]
         """The new tokens' positions among the real tokens of their rows."""
         batch, new = key.shape[0], key.shape[2]
         if real is None and self._real is None:
+            if new == 1:
+                return torch.full((batch, 1, 1), self.seen, device=key.device, dtype=torch.int32)
             span = torch.arange(self.seen, self.seen + new, device=key.device, dtype=torch.int32)
             return span.repeat(batch, 1, 1)
         if self._real is None:

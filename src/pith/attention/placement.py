@@ -41,9 +41,8 @@ class Placement:
         if self.raw is None or not self.raw.shape[2] or not self._stale:
             return
         moved = self.raw.shape[2]
-        behind = store.length - 1 - torch.arange(moved, device=self.raw.device)
-        places = (_text_positions(call)[:, -1:] - behind).clamp(min=0)
-        store.keys[:, :, :moved] = self._rotary.rotate(call.module, self.raw, self._rotary.tables(places, self.raw))
+        tables = self._rotary.tables_before(_text_positions(call), store.length, moved, self.raw)
+        store.keys[:, :, :moved] = self._rotary.rotate(call.module, self.raw, tables)
         self._stale = False
 
     def turn_back(

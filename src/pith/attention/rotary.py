@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
@@ -46,12 +47,24 @@ class Rotary:
                 "at other positions only where they do not"
             )
         self._layer_type = layer_type if isinstance(kinds, dict) else None
+        self._last: tuple[Tensor, int, int, Tables] | None = None
 
     def tables(self, positions: Int[Tensor, "batch token"], like: Tensor) -> Tables:
         """The model's cos and sin at text positions, in the dtype of `like`."""
         extra = () if self._layer_type is None else (self._layer_type,)
         cos, sin = self._embedding(like, positions, *extra)
         return cos, sin
+
+    def tables_before(self, positions: Int[Tensor, "batch query"], stored: int, moved: int, like: Tensor) -> Tables:
+        """The tables of the first `moved` of `stored` keys that stand without a gap and end with the newest token.
+
+        The layers of one forward ask for the same, with the same `positions`, and share the answer.
+        """
+        if self._last is None or self._last[0] is not positions or self._last[1:3] != (stored, moved):
+            behind = stored - 1 - torch.arange(moved, device=like.device)
+            places = (positions[:, -1:] - behind).clamp(min=0)
+            self._last = positions, stored, moved, self.tables(places, like)
+        return self._last[3]
 
     def rotate(
         self, module: nn.Module, x: Float[Tensor, "batch head token dim"], tables: Tables

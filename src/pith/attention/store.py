@@ -68,7 +68,6 @@ class Store:
         if self._keys is None or self._values is None or self._positions is None:
             self._keys, self._values, self._positions, self.length = keys, values, positions, new
             return
-        heads = self._positions.shape[1]
         end = self.start + self.length
         if end + new > self._keys.shape[-2]:
             room = max(self.HEADROOM, self.length // 16) if decoding else 0
@@ -76,7 +75,7 @@ class Store:
             end = self.length
         self._keys[..., end : end + new, :] = keys
         self._values[..., end : end + new, :] = values
-        self._positions[..., end : end + new] = positions.expand(-1, heads, -1)
+        self._positions[..., end : end + new] = positions
         self.length += new
 
     def settle(self) -> None:
@@ -109,24 +108,21 @@ class Store:
 
         A token that is dropped near the front, as by a rolling window, costs next to nothing.
         """
-        head = int(index.max()) + 1
-        steps = torch.arange(head - 1, device=index.device)
-        # slot j of the moved front holds what was at j - 1, as long as j is at or before the dropped one
-        source = torch.where(steps < index.unsqueeze(-1), steps, steps + 1)
-        if source.shape[1] > self.positions.shape[1]:
-            self._positions = self.positions.expand(-1, source.shape[1], -1).contiguous()
+        last = int(index.max())
+        if index.shape[1] > self.positions.shape[1]:
+            self._positions = self.positions.expand(-1, index.shape[1], -1).contiguous()
             self._keys, self._values = self.keys.contiguous(), self.values.contiguous()
             self.start = 0
-        front = slice(self.start + 1, self.start + head)
-        assert self._keys is not None
-        assert self._values is not None
-        assert self._positions is not None
-        wide = source.expand(-1, self._keys.shape[1], -1)
-        moved_keys, moved_values = _gather(self.keys, wide), _gather(self.values, wide)
-        moved_positions = self.positions.gather(-1, source.expand(-1, self._positions.shape[1], -1))
-        self._keys[..., front, :] = moved_keys
-        self._values[..., front, :] = moved_values
-        self._positions[..., front] = moved_positions
+        keys, values, positions = self.keys, self.values, self.positions
+        if index.numel() == 1:
+            front = keys[:, :, :last].clone(), values[:, :, :last].clone(), positions[..., :last].clone()
+        else:
+            # slot j moves up by one as long as it stands before the dropped one; the others stay
+            slots = torch.arange(last, device=index.device)
+            source = torch.where(slots < index.unsqueeze(-1), slots, slots + 1)
+            wide = source.expand(-1, keys.shape[1], -1)
+            front = _gather(keys, wide), _gather(values, wide), positions.gather(-1, source)
+        keys[:, :, 1 : last + 1], values[:, :, 1 : last + 1], positions[..., 1 : last + 1] = front
         self.start += 1
         self.length -= 1
 

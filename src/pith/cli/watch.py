@@ -7,6 +7,7 @@ from types import TracebackType
 from rich.console import Console, Group
 from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
 
 from pith.cli.command import say
 from pith.cli.show import rich_table
@@ -25,7 +26,7 @@ class TerminalWatch:
     def __init__(self, recipes: int) -> None:
         self._console = Console(stderr=True)
         self._recipes = recipes
-        self._study: Study | None = None
+        self._table: Table | None = None
         self._bars = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -35,7 +36,8 @@ class TerminalWatch:
         )
         self._overall = self._bars.add_task("recipes", total=recipes)
         self._stage = self._bars.add_task("", total=None, visible=False)
-        self._live = Live(get_renderable=self._render, console=self._console, transient=True, refresh_per_second=4)
+        # drawn between two timed runs, never by a clock of its own: that would take time from what is timed
+        self._live = Live(console=self._console, transient=True, auto_refresh=False)
 
     def __enter__(self) -> TerminalWatch:
         if self._console.is_terminal:
@@ -49,14 +51,18 @@ class TerminalWatch:
         """A recipe is about to be measured."""
         self._bars.update(self._overall, description=label(recipe))
         self._bars.update(self._stage, description="", total=None, visible=False)
+        self._draw()
 
     def progress(self, what: str, done: int, total: int) -> None:
         """A part of a recipe's measurement goes on."""
         self._bars.update(self._stage, description=f"  {what}", completed=done, total=total, visible=True)
+        self._draw()
 
     def has(self, study: Study, recipe: Recipe, stored: bool) -> None:
         """The study knows of one recipe more."""
-        self._study = study
+        if self._live.is_started and study.measurements:
+            room = max(1, (self._console.height - 8) // 2)
+            self._table = rich_table(table(study), self._console.width, last=room)
         done = len(study.measurements) + len(study.refused)
         self._bars.update(self._overall, completed=done)
         why = study.refused.get(str(recipe))
@@ -64,9 +70,9 @@ class TerminalWatch:
             say(f"note: {label(recipe)} is left out: {why}")
         elif not self._console.is_terminal:
             say(f"{done}/{self._recipes} {label(recipe)}: {'stored earlier' if stored else 'measured'}")
+        self._draw()
 
-    def _render(self) -> Group:
-        if self._study is None or not self._study.measurements:
-            return Group(self._bars)
-        room = max(1, (self._console.height - 8) // 2)
-        return Group(rich_table(table(self._study), self._console.width, last=room), self._bars)
+    def _draw(self) -> None:
+        if self._live.is_started:
+            shown = [self._table] if self._table else []
+            self._live.update(Group(*shown, self._bars), refresh=True)

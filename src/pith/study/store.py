@@ -44,8 +44,8 @@ class Store:
         StoreError: the folder cannot be made or written, or its file is damaged, of a newer Pith or of another program.
 
     Example:
-        >>> import tempfile
-        >>> with Store(Path(tempfile.mkdtemp())) as store:
+        >>> from tempfile import TemporaryDirectory
+        >>> with TemporaryDirectory() as folder, Store(folder) as store:
         ...     store.get("a key") is None
         True
     """
