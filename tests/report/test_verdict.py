@@ -18,6 +18,16 @@ def test_it_names_the_recipe_that_keeps_quality_at_the_fewest_bytes() -> None:
     assert "0.25x the dense model's time" in first
 
 
+def test_it_says_when_one_recipe_keeps_the_quality_and_when_times_are_noise() -> None:
+    found = study("snapkv", "random_eviction", budgets=(0.5,))
+    text = str(found.question.recipes[1])
+    taken = found.measurements[text]
+    found.measurements[text] = replace(taken, speed=replace(taken.speed, spread=0.4))
+    first = verdict(found)[0]
+    assert "the only recipe that does" in first
+    assert first.endswith("0.50x the dense model's time, in runs too noisy to trust.")
+
+
 def test_it_says_when_no_recipe_keeps_the_quality() -> None:
     assert verdict(study("random_eviction"))[0].startswith(
         "No recipe that holds fewer bytes keeps needle and perplexity"

@@ -10,6 +10,9 @@ from pith.measure import Measurement
 from pith.study import Study
 from pith.tasks import Quality, Task
 
+NOISY = 0.25
+"""A decode ratio is too noisy to trust when a pair of runs lies further from the median than this share of it."""
+
 
 @dataclass(frozen=True)
 class Row:
@@ -48,6 +51,11 @@ class Row:
     def share(self) -> float:
         """The share of the dense cache that is really held after the prompt."""
         return self.measurement.bytes.measured
+
+    @property
+    def is_noisy(self) -> bool:
+        """Whether the decode times vary too much to trust their ratio."""
+        return self.measurement.speed.spread > NOISY
 
     def quality(self, task: Task) -> Quality:
         """What the task found."""

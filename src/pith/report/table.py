@@ -9,13 +9,9 @@ from pith.report.words import bytes_, digits, percent, seconds
 from pith.study import Study
 from pith.tasks import Task
 
-NOISY = 0.25
-"""A decode ratio is marked when a pair of runs lies further from the median than this share of it."""
-
 READING = (
-    "Scores with their 95% intervals; ▼ is worse than the dense model's interval. Cache: bytes really held after the "
-    "prompt, their share of dense, and in brackets the share that the method claims. Times: ratio to dense in paired "
-    "runs, 0.50x is half the time; ~ marks runs too noisy to trust, and dense against itself shows the noise."
+    "Scores with 95% intervals; ▼ is worse than the dense model's. Cache held after the prompt: share of dense (claimed). "
+    "Times: ratio to dense, 0.50x is half the time; ~ is too noisy to trust, and dense against itself shows the noise."
 )
 
 
@@ -72,7 +68,7 @@ def _metric(task: Task, found: list[Row]) -> str:
 def _cells(row: Row, tasks: tuple[Task, ...]) -> tuple[Cell, ...]:
     speed, held = row.measurement.speed, row.measurement.bytes
     claimed = "" if row.is_dense else f" ({percent(held.claimed)})"
-    noisy = "~" if speed.spread > NOISY else ""
+    noisy = "~" if row.is_noisy else ""
     return (
         Cell(row.label),
         *(_score(row, task) for task in tasks),

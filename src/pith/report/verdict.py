@@ -41,10 +41,12 @@ def _cheapest(found: list[Row], tasks: tuple[Task, ...]) -> str:
     if not keeping:
         return f"No recipe that holds fewer bytes keeps {names} within the dense model's 95% interval."
     best = min(keeping, key=lambda row: row.measurement.bytes.prefill)
+    rank = f"the fewest of the {len(keeping)} recipes that do" if len(keeping) > 1 else "the only recipe that does"
+    noise = ", in runs too noisy to trust" if best.is_noisy else ""
     return (
         f"`{best.label}` keeps {names} within the dense model's 95% interval and holds {percent(best.share)} of its "
-        f"cache bytes, the fewest of the {len(keeping)} recipes that do; a decoded token takes "
-        f"{best.measurement.speed.decode_ratio:.2f}x the dense model's time."
+        f"cache bytes, {rank}; a decoded token takes {best.measurement.speed.decode_ratio:.2f}x the dense model's "
+        f"time{noise}."
     )
 
 
