@@ -55,7 +55,10 @@ def main() -> None:
             "perplexity": [math.exp(sum(p) / len(p)) for p in parts],
             "bytes": held,
         }
-        print(f"{name:14} {held / 2**20:7.2f} MiB  " + "  ".join(f"{x:8.2f}" for x in rows[name]["perplexity"]), flush=True)
+        print(
+            f"{name:14} {held / 2**20:7.2f} MiB  " + "  ".join(f"{x:8.2f}" for x in rows[name]["perplexity"]),
+            flush=True,
+        )
     if args.out:
         settings = {"tokens": args.tokens, "budget": args.budget, "trained": model.config.max_position_embeddings}
         args.out.write_text(json.dumps({"environment": environment(model, settings), "rows": rows}, indent=1) + "\n")

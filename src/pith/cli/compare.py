@@ -23,16 +23,11 @@ class Options:
 
     model: Annotated[str, typer.Argument(help="builtin, a model's folder, or a hub id.")] = "builtin"
     recipe: Annotated[
-        list[str] | None,
-        typer.Option(help="A recipe, or the path of a .toml file; repeatable. Default: every eviction."),
+        list[str] | None, typer.Option(help="Text or a .toml file; repeatable. Default: all evictions.")
     ] = None
-    budgets: Annotated[str, typer.Option(help="For recipes that leave their budget open: shares, tokens or bytes.")] = (
-        ""
-    )
+    budgets: Annotated[str, typer.Option(help="For recipes that leave theirs open, such as 0.5,1024,64MiB.")] = ""
     tasks: Annotated[str, typer.Option(help="How quality is measured; see pith tasks.")] = "needle,perplexity"
-    length: Annotated[int, typer.Option(min=1, help="Tokens of the timed prompt, and of tasks that have a length.")] = (
-        1024
-    )
+    length: Annotated[int, typer.Option(min=1, help="Tokens of the timed prompt and of the tasks' texts.")] = 1024
     count: Annotated[int | None, typer.Option(min=1, help="Examples of each task. Default: the task's own.")] = None
     seed: Annotated[int, typer.Option(min=0, help="Of the tasks and the timed prompt.")] = 0
     batch_size: Annotated[int, typer.Option(min=1, help="Sequences that a task reads at once.")] = 8

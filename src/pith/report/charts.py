@@ -104,7 +104,7 @@ def quality_chart(rows: Sequence[Row], task: Task, title: str) -> Chart:
 def time_chart(rows: Sequence[Row]) -> Chart:
     """Each recipe's decode time as a ratio to the dense model's, with its spread."""
     speeds = [(row, row.measurement.speed) for row in rows if not row.is_dense]
-    values = [{"recipe": r.label, "value": s.decode_ratio, "low": s.decode_ratio * (1 - s.spread),
+    values = [{"recipe": r.label, "value": s.decode_ratio, "low": s.decode_ratio * max(0.0, 1 - s.spread),
                "high": s.decode_ratio * (1 + s.spread)} for r, s in speeds]  # fmt: skip
     x = alt.X("value:Q", scale=alt.Scale(zero=False, padding=12), axis=alt.Axis(title="decode time, ratio to dense"))
     layers = [
@@ -113,9 +113,9 @@ def time_chart(rows: Sequence[Row]) -> Chart:
     ]
     return Chart(
         "Decode time",
-        "Left of the dashed line is faster than the dense model. Bars show the farthest pair of runs.",
+        "Left of the dashed line is faster than the dense model. Bars reach as far as the farthest pair of runs.",
         "Decode time as a ratio to dense. " + "; ".join(f"{r.label} {s.decode_ratio:.2f}x" for r, s in speeds) + ".",
-        _svg(alt.layer(*layers), height=22 * len(values)),
+        _svg(alt.layer(*layers), height=45 + 22 * len(values)),
     )
 
 
@@ -134,7 +134,7 @@ def bytes_chart(rows: Sequence[Row]) -> Chart:
         "The upright stroke is what the method claims, the mark what its tensors hold. They should meet.",
         "Share of the dense cache. "
         + "; ".join(f"{r.label} claims {b.claimed:.1%}, holds {b.measured:.1%}" for r, b in held) + ".",
-        _svg(alt.layer(*layers), height=22 * len(values)),
+        _svg(alt.layer(*layers), height=45 + 22 * len(values)),
     )  # fmt: skip
 
 

@@ -10,8 +10,9 @@ from pith.study import Study
 from pith.tasks import Task
 
 READING = (
-    "Scores with 95% intervals; ▼ is worse than the dense model's. Cache held after the prompt: share of dense (claimed). "
-    "Times: ratio to dense, 0.50x is half the time; ~ is too noisy to trust, and dense against itself shows the noise."
+    "Scores with 95% intervals; ▼ is worse than the dense model's. Cache held after the prompt: share of dense "
+    "(claimed). Times: ratio to dense, 0.50x is half the time; ~ is too noisy to trust, and dense against itself shows "
+    "the noise."
 )
 
 
