@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 import torch
-from contracts.tiny import tiny, tokens
 
+from contracts.tiny import tiny, tokens
 from pith.core import Recipe
 
 FIXTURE = json.loads((Path(__file__).parent / "streaming_llm.json").read_text())
