@@ -90,13 +90,16 @@ FULL = ["llama_mha", "llama_gqa", "qwen3", "phi3", "gpt_neox", "olmoe"]
 
 @cache
 def tiny(name: str, dtype: torch.dtype = torch.float32) -> hf.PreTrainedModel:
-    """The model of that architecture, always the same; attention made sharp enough that what is dropped matters."""
+    """The model of that architecture, always the same.
+
+    Matrices are made large enough that what is dropped matters, and the gains of norms uneven, so that no two keys of a
+    model that normalises its keys are equally long.
+    """
     torch.manual_seed(0)
     model = MAKERS[name]().to(dtype).eval()
     with torch.no_grad():
         for parameter in model.parameters():
-            if parameter.ndim >= 2:
-                parameter.mul_(4.0)
+            parameter.mul_(4.0) if parameter.ndim >= 2 else parameter.add_(torch.randn_like(parameter) * 0.3)
     return model
 
 

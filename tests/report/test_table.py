@@ -62,7 +62,7 @@ def test_label_and_series() -> None:
     taken = measurement(Recipe())
     row = replace(rows(study("snapkv"))[1], recipe=Recipe.parse("snapkv(window=16)"), measurement=taken)
     assert (row.label, row.series) == ("snapkv(budget=0.5, window=16)", "snapkv(window=16)")
-    assert (rows(study())[0].label, rows(study())[0].series) == ("dense", "dense")
+    assert (rows(study("snapkv"))[0].label, rows(study("snapkv"))[0].series) == ("dense", "dense")
 
 
 @pytest.mark.parametrize(
