@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pith.core import InputError, PithWarning, Recipe
 from pith.measure.environment import environment
 from pith.measure.measurement import CacheBytes, Measurement
-from pith.measure.seconds import DECODED, run_pairs, speed, timed_prompt
+from pith.measure.seconds import DECODED, Run, run_pairs, speed, timed_prompt
 from pith.models import Loaded, Subject, require_positions
 from pith.tasks import Quality, Task
 
@@ -65,19 +65,24 @@ def measure(
         model=loaded.name,
         recipe=str(recipe),
         quality=quality,
-        bytes=CacheBytes(
-            prefill=mine[0].prefill_bytes,
-            dense_prefill=dense[0].prefill_bytes,
-            decoded=mine[0].decoded_bytes,
-            dense_decoded=dense[0].decoded_bytes,
-            tokens=length,
-            claimed=math.prod((m.claimed(length, dense[0].prefill_bytes // length) for m in recipe), start=1.0),
-        ),
+        bytes=_weighed(recipe, mine[0], dense[0], length),
         speed=speed(mine, dense),
         notes=tuple(notes),
         environment=environment(
             loaded.model, {"seed": seed, "length": length, "decoded": DECODED, "batch_size": batch_size, "runs": runs}
         ),
+    )
+
+
+def _weighed(recipe: Recipe, mine: Run, dense: Run, tokens: int) -> CacheBytes:
+    token_bytes = dense.prefill_bytes // tokens
+    return CacheBytes(
+        prefill=mine.prefill_bytes,
+        dense_prefill=dense.prefill_bytes,
+        decoded=mine.decoded_bytes,
+        dense_decoded=dense.decoded_bytes,
+        tokens=tokens,
+        claimed=math.prod((method.claimed(tokens, token_bytes) for method in recipe), start=1.0),
     )
 
 
