@@ -22,7 +22,8 @@ $(VENV)/installed-dev: $(VENV)/installed
 	touch $@
 
 demo: $(VENV)/installed
-	$(BIN)/pith compare --budgets 0.5,0.25,0.1 --tasks needle,perplexity --length 1024 --out demo
+	$(BIN)/pith compare --recipe snapkv --recipe streaming_llm --recipe random_eviction \
+		--budgets 0.5,0.25,0.1 --tasks needle,perplexity --length 1024 --out demo
 	@echo "The results: demo/report.html (open it in a browser) and demo/study.sqlite"
 
 test: $(VENV)/installed-dev

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -36,4 +37,4 @@ class KeyNorm(Eviction):
 
     def score(self, step: Step) -> Float[Tensor, "batch kv_head key"]:
         """The smaller the key, the better."""
-        return -step.keys.float().norm(dim=-1)
+        return torch.linalg.vector_norm(step.keys.float(), dim=-1).neg()
