@@ -37,4 +37,5 @@ class KeyNorm(Eviction):
 
     def score(self, step: Step) -> Float[Tensor, "batch kv_head key"]:
         """The smaller the key, the better."""
-        return torch.linalg.vector_norm(step.keys.float(), dim=-1).neg()
+        norms: Tensor = torch.linalg.vector_norm(step.keys.float(), dim=-1)
+        return -norms
