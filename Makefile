@@ -10,7 +10,7 @@ export HF_HUB_OFFLINE ?= 1
 
 .PHONY: demo test lint format clean
 
-# constraints come first: an unpinned torch would bring gigabytes that no CPU needs
+# torch first and by the constraints: whatever comes later is content with the tested version
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet torch -c constraints.txt
