@@ -21,7 +21,8 @@ import torch
 from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM
 
 from pith.core import PithWarning, Recipe, methods
-from pith.measure import cache_bytes, environment
+from pith.measure import cache_bytes
+from pith.measure.environment import environment
 
 DENSE, RUNTIME = "dense Transformers", "dense"
 
@@ -87,11 +88,9 @@ def summary(runs: dict[str, list[dict[str, float]]]) -> list[dict[str, Any]]:
 
 
 def measure(
-    length: int, recipes: list[str], rounds: int, decoded: int, tell: Callable[[str], None]
+    model: LlamaForCausalLM, length: int, recipes: list[str], rounds: int, decoded: int, tell: Callable[[str], None]
 ) -> list[dict[str, Any]]:
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    model = shape(torch.bfloat16 if device == "cuda" else torch.float32, device)
-    prompt = torch.randint(0, 4096, (1, length), generator=torch.Generator().manual_seed(0)).to(device)
+    prompt = torch.randint(0, 4096, (1, length), generator=torch.Generator().manual_seed(0)).to(model.device)
     runs: dict[str, list[dict[str, float]]] = {recipe: [] for recipe in recipes}
     for index in range(rounds + 1):  # the first round warms up
         for recipe in recipes if index % 2 else reversed(recipes):
@@ -114,9 +113,12 @@ def main() -> None:
     warnings.simplefilter("ignore", PithWarning)
     recipes = [DENSE, RUNTIME]
     recipes += [f"{name}(budget={budget})" for name in args.methods.split(",") for budget in args.budgets.split(",")]
-    found: dict[str, Any] = {"environment": environment(), "lengths": {}}
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model = shape(torch.bfloat16 if device == "cuda" else torch.float32, device)
+    settings = {"rounds": args.rounds, "decoded": args.decoded}
+    found: dict[str, Any] = {"environment": environment(model, settings), "lengths": {}}
     for length in map(int, args.lengths.split(",")):
-        rows = measure(length, recipes, args.rounds, args.decoded, lambda line: print(line, flush=True))
+        rows = measure(model, length, recipes, args.rounds, args.decoded, lambda line: print(line, flush=True))
         found["lengths"][str(length)] = rows
         print(f"\n{length} tokens{'':24} decode ms  x dense   prefill x   bytes share")
         for row in rows:

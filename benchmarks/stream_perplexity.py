@@ -16,7 +16,8 @@ from pathlib import Path
 import torch
 
 from pith.core import Recipe
-from pith.measure import cache_bytes, environment
+from pith.measure import cache_bytes
+from pith.measure.environment import environment
 from pith.models import builtin
 from pith.tasks.heldout import heldout_text
 

@@ -71,15 +71,16 @@ def attention_weights(
 ) -> Float[Tensor, "batch kv_head query key"]:
     """The softmax written out, in float32; `folded` carries the query heads of a group on its query axis.
 
-    A query that may look at nothing gets a row of zeros.
+    A query that may look at nothing, which only padding can be, looks at everything evenly.
     """
-    logits = (folded @ keys.transpose(-1, -2)).float() * (scaling if scaling is not None else keys.shape[-1] ** -0.5)
+    logits = (folded @ keys.transpose(-1, -2)).float().mul_(keys.shape[-1] ** -0.5 if scaling is None else scaling)
     if softcap is not None:
         logits = softcap * torch.tanh(logits / softcap)
     if mask is not None:
-        logits = logits.masked_fill(~mask, float("-inf"))
+        # the smallest number and not -inf, of which a row without any key would make NaN
+        logits = logits.masked_fill_(~mask, torch.finfo(logits.dtype).min)
     if sinks is None:
-        return torch.nan_to_num(logits.softmax(dim=-1), nan=0.0) if mask is not None else logits.softmax(dim=-1)
+        return logits.softmax(dim=-1)
     kv_head = keys.shape[1]
     # the sink of query head (kv, group) stands beside each of that head's queries
     sink = rearrange(sinks.float(), "(kv group) -> 1 kv group 1 1", kv=kv_head)
