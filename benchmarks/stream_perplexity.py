@@ -41,7 +41,7 @@ def main() -> None:
     args = parser.parse_args()
     model, tokenizer = builtin()
     text = heldout_text() * (1 + args.tokens * 8 // len(heldout_text()))
-    stream = tokenizer(text, return_tensors="pt").input_ids[:, : args.tokens + 1]
+    stream = tokenizer(text, return_tensors="pt", verbose=False).input_ids[:, : args.tokens + 1]
     rows = {}
     for name, text_of_recipe in {
         "dense": "dense",
