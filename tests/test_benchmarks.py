@@ -1,0 +1,32 @@
+"""The benchmarks run, on almost nothing; their figures are not judged here."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
+
+
+def run(script: str, *options: str) -> None:
+    subprocess.run([sys.executable, str(BENCHMARKS / script), *options], check=True, capture_output=True, timeout=300)
+
+
+def test_cache_decode(tmp_path: Path) -> None:
+    out = tmp_path / "found.json"
+    options = ["--lengths", "64", "--methods", "snapkv", "--budgets", "0.5", "--rounds", "1", "--decoded", "2"]
+    run("cache_decode.py", *options, "--out", str(out))
+    rows = {row["recipe"]: row for row in json.loads(out.read_text())["lengths"]["64"]}
+    assert set(rows) == {"dense Transformers", "dense", "snapkv(budget=0.5)"}
+    assert rows["dense Transformers"]["decode_time_to_dense"] == 1.0
+    assert rows["snapkv(budget=0.5)"]["prefill_bytes"] < 0.52 * rows["dense"]["prefill_bytes"]
+
+
+def test_stream_perplexity(tmp_path: Path) -> None:
+    out = tmp_path / "found.json"
+    run("stream_perplexity.py", "--tokens", "250", "--budget", "16", "--parts", "2", "--out", str(out))
+    rows = json.loads(out.read_text())["rows"]
+    assert all(len(row["perplexity"]) == 2 for row in rows.values())
+    assert rows["streaming_llm"]["bytes"] < 0.5 * rows["dense"]["bytes"]
