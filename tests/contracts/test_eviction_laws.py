@@ -7,9 +7,10 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+from transformers import LlamaConfig, LlamaForCausalLM
 
 import pith
-from contracts.tiny import FULL, MAKERS, tiny, tokens
+from contracts.tiny import COMMON, FULL, MAKERS, tiny, tokens
 from pith.attention import Eviction, PithCache
 from pith.core import InputError, PithWarning, Recipe
 
@@ -124,6 +125,20 @@ def test_bytes_are_what_the_budget_says(name: str, method: str, dtype: torch.dty
         per_token = held / kept
         assert cache_bytes(cache) <= (tokens_held + headroom) * per_token * 1.02
         assert [layer.store.length for layer in cache.layers] == [tokens_held] * len(cache.layers)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@every_method
+def test_bytes_with_all_that_is_held_at_a_usual_head_size(method: str, dtype: torch.dtype) -> None:
+    """Positions and moved keys counted in, against the keys and values of the dense model alone."""
+    config = LlamaConfig(**{**COMMON, "num_hidden_layers": 1}, num_key_value_heads=2, head_dim=64)
+    model, prompt = LlamaForCausalLM(config).to(dtype).eval(), tokens(1, 2400)
+    dense = 2 * 2 * 2400 * 64 * dtype.itemsize
+    for budget in (0.5, 0.25, 0.1):
+        _, cache = read_and_decode(
+            model, Recipe.parse(f"{method}(budget={budget})"), prompt, all_real(prompt), prompt[:, :0]
+        )
+        assert cache_bytes(cache) == pytest.approx(budget * dense, rel=0.02)
 
 
 @every_method
