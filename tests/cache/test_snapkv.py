@@ -8,6 +8,7 @@ from typing import Literal
 import pytest
 import torch
 
+from contracts.steps import step as made
 from pith.attention import Step
 from pith.attention.evictor import best
 from pith.cache.snapkv import SnapKV
@@ -18,16 +19,8 @@ def step(query_heads: int, kv_heads: int, length: int, empty: int = 0, seed: int
     positions = torch.arange(length, dtype=torch.int32).expand(2, 1, length).clone()
     if empty:  # the second row begins with padding
         positions[1, 0] = torch.cat([torch.full((empty,), -1), torch.arange(length - empty)])
-    return Step(
-        query=torch.randn(2, query_heads, length, 8),
-        keys=torch.randn(2, kv_heads, length, 8),
-        values=torch.randn(2, kv_heads, length, 8),
-        positions=positions,
-        padded=bool(empty),
-        layer=0,
-        depth=1,
-        prefill=True,
-    )
+    query, keys = torch.randn(2, query_heads, length, 8), torch.randn(2, kv_heads, length, 8)
+    return made(query, keys, torch.randn(2, kv_heads, length, 8), positions)
 
 
 def naive_votes(s: Step, row: int, head: int, window: int) -> list[float]:

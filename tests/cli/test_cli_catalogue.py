@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from cli.commands import pith_, refused
+from core.families import registered
 from pith.core import methods
 from pith.tasks import tasks
 
@@ -38,6 +39,21 @@ def test_a_methods_card_names_paper_formula_parameters_and_deviations() -> None:
     card = json.loads(pith_("methods", "snapkv", "--json").stdout)
     assert card["paper"]["arxiv"] == "2404.14469"
     assert next(p for p in card["parameters"] if p["name"] == "window")["default"] == 32
+
+
+def test_a_parameter_that_is_a_method_is_shown_as_its_text() -> None:
+    with registered():
+        shown = pith_("methods", "per_head").stdout
+        card = json.loads(pith_("methods", "per_head", "--json").stdout)
+    assert "snapkv()" in shown
+    assert "an eviction or an" in shown
+    assert card["parameters"][1] == {
+        "name": "of",
+        "kind": "eviction or allocation",
+        "default": "snapkv()",
+        "allowed": "an eviction or an allocation, such as snapkv",
+        "doc": "whose pairs are kept",
+    }
 
 
 def test_tasks_are_listed_and_have_cards() -> None:

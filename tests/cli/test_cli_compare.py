@@ -12,6 +12,7 @@ import pytest
 import pith.measure
 from cli.commands import pith_, refused
 from contracts.tiny import tiny
+from core.families import registered
 from pith.core import ModelError
 
 TASKS = "needle(keys=1),perplexity(scored=4)"
@@ -44,6 +45,16 @@ def test_json_is_all_that_stdout_holds(model: str, tmp_path: Path) -> None:
         assert database.execute("SELECT count(*) FROM measurement").fetchone() == (2,)
 
 
+def test_a_family_stands_beside_a_recipe(model: str, tmp_path: Path) -> None:
+    words = ["--family", "eviction", "--recipe", "snapkv(window=8)", *OPTIONS, "--out", str(tmp_path), "--json"]
+    with registered():
+        found = pith_("compare", model, *words)
+    assert found.exit_code == 0, found.output
+    assert [row["label"] for row in json.loads(found.stdout)["rows"]] == [
+        "dense", "snapkv(budget=0.5, window=8)", "random_eviction(budget=0.5)", "snapkv(budget=0.5)",
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [
@@ -52,6 +63,9 @@ def test_json_is_all_that_stdout_holds(model: str, tmp_path: Path) -> None:
         (["--recipe", "snapkv + random_eviction"], "both answer the question"),
         (["--recipe", "snapkv("], "this is no recipe"),
         (["--recipe", "none.toml"], "none.toml: No such file"),
+        (["--family", "evictions"], "no family is called 'evictions'; did you mean 'eviction'?; there are: "),
+        (["--family", "eviction", "--family", "nothing"], "no family is called 'nothing'; there are: "),
+        (["--recipe", "snapkv(streaming_llm)"], "a parameter is given by name"),
         (["--budgets", "2.5"], "budget=2.5 makes no sense"),
         (["--tasks", "needles"], "no task is called 'needles'"),
         (["--dtype", "int3"], "dtype='int3' is not allowed"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from pith.attention import Seat
 from pith.cache.snapkv import SnapKV
 from pith.core import ParameterError, parse_budget, parse_bytes
 
@@ -31,7 +32,7 @@ def test_everything_is_a_share_of_one() -> None:
     [(0.1, [3, 1, 100]), (0.5, [15, 1, 500]), (7, [7, 7, 7]), ("1000B", [10, 10, 10]), ("1B", [1, 1, 1])],
 )
 def test_how_many_tokens_a_row_may_keep(budget: float | int | str, expected: list[int]) -> None:
-    limit = SnapKV(budget=budget).limit(torch.tensor([30, 3, 1000]), token_bytes=100)
+    limit = SnapKV(budget=budget).limit(torch.tensor([30, 3, 1000]), Seat(index=0, count=1, token_bytes=100))
     assert limit.tolist() == expected
 
 

@@ -111,7 +111,12 @@ def test_a_syntax_error_points_at_the_place() -> None:
 
 @pytest.mark.parametrize(
     ("toml", "says"),
-    [("[[method]]\nbudget = 0.5\n", "needs a name"), ("method = [", "no TOML"), ('method = "snapkv"', "needs a name")],
+    [
+        ("[[method]]\nbudget = 0.5\n", "needs a name"),
+        ("method = [", "no TOML"),
+        ('method = "snapkv"', "needs a name"),
+        ("[[method]]\nname = 3\n", r"each \[\[method\]\] table needs a name"),
+    ],
 )
 def test_a_damaged_file_is_told_clearly(toml: str, says: str, tmp_path: Path) -> None:
     (tmp_path / "r.toml").write_text(toml)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from pith.attention import Step
+from contracts.steps import step
 from pith.attention.evictor import best
 from pith.cache.key_norm import KeyNorm
 
@@ -20,7 +20,6 @@ FIXTURE = json.loads((Path(__file__).parent / "key_norm.json").read_text())
 @pytest.mark.parametrize("case", FIXTURE["cases"], ids=lambda c: f"{c['length']}-{c['ratio']}-{len(c['keys'])}")
 def test_kept_positions(case: dict[str, Any]) -> None:
     keys = torch.tensor(case["keys"])[None]
-    positions = torch.arange(case["length"], dtype=torch.int32)[None, None]
-    step = Step(query=keys, keys=keys, values=keys, positions=positions, padded=False, layer=0, depth=1, prefill=True)
+    prompt = step(keys, keys)
     rounded_up = torch.tensor([math.ceil(case["ratio"] * case["length"])])  # the authors' rounding
-    assert best(KeyNorm().score(step), positions, rounded_up)[0].tolist() == case["kept"]
+    assert best(KeyNorm().score(prompt), prompt.positions, rounded_up)[0].tolist() == case["kept"]

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from pith.attention import Step
+from contracts.steps import step
 from pith.attention.evictor import best
 from pith.cache.snapkv import SnapKV
 
@@ -19,18 +19,9 @@ FIXTURE = json.loads((Path(__file__).parent / "snapkv.json").read_text())
 def kept(case: dict[str, Any]) -> list[list[int]]:
     """What Pith keeps of the case's keys, for each key-value head."""
     query, keys = torch.tensor(case["query"])[None], torch.tensor(case["keys"])[None]
-    step = Step(
-        query=query,
-        keys=keys,
-        values=keys,
-        positions=torch.arange(case["length"], dtype=torch.int32)[None, None],
-        padded=False,
-        layer=0,
-        depth=1,
-        prefill=True,
-    )
+    prompt = step(query, keys)
     method = SnapKV(window=case["window"], kernel=case["kernel"], pooling=case["pooling"])
-    return best(method.score(step), step.positions, torch.tensor([case["capacity"]]))[0].tolist()
+    return best(method.score(prompt), prompt.positions, torch.tensor([case["capacity"]]))[0].tolist()
 
 
 @pytest.mark.parametrize("case", FIXTURE["cases"], ids=lambda c: "-".join(str(v) for v in list(c.values())[:5]))

@@ -4,12 +4,13 @@ from pathlib import Path
 
 import pytest
 
+from core.families import registered
 from pith.core import InputError, ParameterError, Recipe, RecipeSyntaxError, methods
 from pith.study import grid, parse_budgets, read_recipe, tasks_with
 
 
-def texts(*recipes: str, budgets: str = "") -> list[str]:
-    return [str(recipe) for recipe in grid(recipes, parse_budgets(budgets))]
+def texts(*recipes: str, budgets: str = "", families: tuple[str, ...] = ()) -> list[str]:
+    return [str(recipe) for recipe in grid(recipes, parse_budgets(budgets), families)]
 
 
 def test_budgets_are_shares_counts_and_bytes() -> None:
@@ -54,6 +55,57 @@ def test_no_recipe_means_every_eviction() -> None:
     assert names == [name for name, method in methods().items() if method.contract == "eviction"]
 
 
+def test_a_family_is_every_method_of_a_contract_beside_the_recipes() -> None:
+    with registered():
+        assert texts(families=("storage",)) == ["dense", "coarse()"]
+        assert texts("snapkv(window=8)", families=("storage", "eviction")) == [
+            "dense", "snapkv(window=8)", "coarse()", "random_eviction()", "snapkv()",
+        ]  # fmt: skip
+        assert texts("coarse", families=("storage", "storage")) == ["dense", "coarse()"]
+
+
+def test_a_family_at_budgets_is_swept_by_its_own_budgets_or_those_of_the_methods_in_it() -> None:
+    with registered():
+        assert texts(families=("eviction", "allocation", "storage"), budgets="0.4,0.2") == [
+            "dense",
+            "random_eviction(budget=0.4)",
+            "random_eviction(budget=0.2)",
+            "snapkv(budget=0.4)",
+            "snapkv(budget=0.2)",
+            "per_head(snapkv(budget=0.4))",
+            "per_head(snapkv(budget=0.2))",
+            "per_layer(snapkv(budget=0.4))",
+            "per_layer(snapkv(budget=0.2))",
+            "coarse()",
+        ]
+
+
+@pytest.mark.parametrize(
+    ("recipe", "swept"),
+    [
+        ("per_head(random_eviction)", ["per_head(random_eviction(budget=0.2))"]),
+        ("per_head(snapkv(budget=0.5))", ["per_head()"]),
+        ("per_head(of=snapkv(window=8), floor=0)", ["per_head(snapkv(budget=0.2, window=8), floor=0)"]),
+        ("per_head(per_head)", ["per_head(per_head(snapkv(budget=0.2)))"]),
+        ("per_head(per_head(random_eviction(seed=1)))", ["per_head(per_head(random_eviction(budget=0.2, seed=1)))"]),
+        ("per_layer(snapkv(budget=64), beside=snapkv)", ["per_layer(snapkv(budget=64), beside=snapkv(budget=0.2))"]),
+        ("coarse + per_head(random_eviction)", ["coarse() + per_head(random_eviction(budget=0.2))"]),
+        ("coarse(bits=4)", ["coarse(bits=4)"]),
+    ],
+)  # fmt: skip
+def test_the_budget_of_a_method_in_a_method_stays_where_the_text_sets_it(recipe: str, swept: list[str]) -> None:
+    with registered():
+        assert texts(recipe, budgets="0.2") == ["dense", *swept]
+
+
+def test_a_family_that_is_not_there_is_one_line() -> None:
+    with registered(), pytest.raises(InputError) as caught:
+        grid(families=["evictions"])
+    assert str(caught.value) == (
+        "no family is called 'evictions'; did you mean 'eviction'?; there are: allocation, eviction, storage"
+    )
+
+
 def test_a_recipe_may_be_a_file(tmp_path: Path) -> None:
     open_, fixed = tmp_path / "open.toml", tmp_path / "fixed.toml"
     open_.write_text('[[method]]\nname = "snapkv"\nwindow = 16\n')
@@ -61,6 +113,11 @@ def test_a_recipe_may_be_a_file(tmp_path: Path) -> None:
     assert texts(str(open_), budgets="0.2") == ["dense", "snapkv(budget=0.2, window=16)"]
     assert texts(str(fixed), budgets="0.2") == ["dense", "snapkv()"]
     assert read_recipe(str(open_)) == Recipe.parse("snapkv(window=16)")
+    with registered():
+        open_.write_text('[[method]]\nname = "per_head"\nof = { name = "random_eviction" }\n')
+        fixed.write_text('[[method]]\nname = "per_head"\nof = { name = "random_eviction", budget = 0.5 }\n')
+        assert texts(str(open_), budgets="0.2") == ["dense", "per_head(random_eviction(budget=0.2))"]
+        assert texts(str(fixed), budgets="0.2") == ["dense", "per_head(random_eviction())"]
 
 
 def test_a_file_that_is_not_there_is_one_clear_line(tmp_path: Path) -> None:

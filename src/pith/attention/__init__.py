@@ -5,8 +5,28 @@ changes nothing outside Pith. `LayerCache` owns what one layer holds; `Step` is 
 """
 
 from pith.attention.cache import AttentionRuntime, PithCache
-from pith.attention.eviction import Eviction
+from pith.attention.companion import Companion
+from pith.attention.eviction import Allocation, Eviction, Retention, Seat
 from pith.attention.layer import LayerCache
+from pith.attention.reading import Part, Reading
 from pith.attention.step import GroupReduction, Step
+from pith.attention.storage import Packed, Storage
+from pith.attention.store import Store
 
-__all__ = ["AttentionRuntime", "Eviction", "GroupReduction", "LayerCache", "PithCache", "Step"]
+__all__ = [
+    "Allocation",
+    "AttentionRuntime",
+    "Companion",
+    "Eviction",
+    "GroupReduction",
+    "LayerCache",
+    "Packed",
+    "Part",
+    "PithCache",
+    "Reading",
+    "Retention",
+    "Seat",
+    "Step",
+    "Storage",
+    "Store",
+]

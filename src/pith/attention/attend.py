@@ -69,11 +69,23 @@ def attention_weights(
     softcap: float | None = None,
     sinks: Float[Tensor, " query_head"] | None = None,
 ) -> Float[Tensor, "batch kv_head query key"]:
-    """The softmax written out, in float32; `folded` carries the query heads of a group on its query axis.
+    """The softmax written out, in float32; `folded` carries the query heads of a group on its query axis."""
+    scaling = keys.shape[-1] ** -0.5 if scaling is None else scaling
+    return softmax_of_logits(folded @ keys.transpose(-1, -2), mask, scaling, softcap, sinks)
+
+
+def softmax_of_logits(
+    products: Float[Tensor, "batch kv_head query key"],
+    mask: Bool[Tensor, "#batch #kv_head #query key"] | None,
+    scaling: float,
+    softcap: float | None = None,
+    sinks: Float[Tensor, " query_head"] | None = None,
+) -> Float[Tensor, "batch kv_head query key"]:
+    """softmax(cap(products * scaling)) in float32, with sinks in the denominator; see `attend`.
 
     A query that may look at nothing, which only padding can be, looks at everything evenly.
     """
-    logits = (folded @ keys.transpose(-1, -2)).float().mul_(keys.shape[-1] ** -0.5 if scaling is None else scaling)
+    logits = products.float().mul_(scaling)  # the products are nobody else's
     if softcap is not None:
         logits = softcap * torch.tanh(logits / softcap)
     if mask is not None:
@@ -81,11 +93,10 @@ def attention_weights(
         logits = logits.masked_fill_(~mask, torch.finfo(logits.dtype).min)
     if sinks is None:
         return logits.softmax(dim=-1)
-    kv_head = keys.shape[1]
     # the sink of query head (kv, group) stands beside each of that head's queries
-    sink = rearrange(sinks.float(), "(kv group) -> 1 kv group 1 1", kv=kv_head)
-    count = folded.shape[2] // sink.shape[2]
-    column = rearrange(sink.expand(folded.shape[0], -1, -1, count, 1), "b kv group query one -> b kv (group query) one")
+    sink = rearrange(sinks.float(), "(kv group) -> 1 kv group 1 1", kv=logits.shape[1])
+    count = logits.shape[2] // sink.shape[2]
+    column = rearrange(sink.expand(len(logits), -1, -1, count, 1), "b kv group query one -> b kv (group query) one")
     return torch.cat([logits, column], dim=-1).softmax(dim=-1)[..., :-1]
 
 
@@ -97,16 +108,16 @@ def fold_mask(mask: Mask, group: int) -> Bool[Tensor, "#batch #kv_head #folded_q
 
 
 def causal_mask(
-    query: int, key: int, real: Bool[Tensor, "batch kv_head key"] | None, device: torch.device
+    query: int, key: int, real: Bool[Tensor, "batch kv_head key"] | None, device: torch.device, skip: int = 0
 ) -> Mask | None:
-    """What the last `query` of `key` stored tokens may look at: what came before, and no padding.
+    """What `query` of `key` stored tokens, the last ones but for `skip`, may look at: what came before, and no padding.
 
     Padding may look at itself, so that no row of the softmax is empty. Without padding and with one query it is None.
     """
-    if query == 1:
+    if query == 1 and not skip:
         return None if real is None else real.unsqueeze(2)
     slots = torch.arange(key, device=device)
-    newest = slots[key - query :, None]
+    newest = slots[key - skip - query : key - skip, None]
     mask = (slots[None, :] <= newest)[None, None]
     if real is None:
         return mask

@@ -8,15 +8,21 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer, LinearAttentionCacheLayerMixin
 
-from pith.attention.eviction import Eviction
+from pith.attention.answers import Answers
+from pith.attention.companion import Companion, accompany
+from pith.attention.eviction import Retention
 from pith.attention.evictor import Evictor
 from pith.attention.interface import NAME, register
 from pith.attention.layer import LayerCache
 from pith.attention.placement import Placement
+from pith.attention.reader import Reader
+from pith.attention.reading import Reading
 from pith.attention.rotary import Rotary
+from pith.attention.storage import Storage
 from pith.core import InputError, ModelError, PithWarning, Recipe
 
 _cache_ids = itertools.count()
@@ -35,12 +41,19 @@ class PithCache(Cache):  # type: ignore[misc]
     def __init__(self, layers: Sequence[Any], left_alone: dict[int, str]) -> None:
         super().__init__(layers=list(layers))
         self.left_alone = left_alone
+        self.companion: Companion | None = None
 
     def tensors(self) -> Iterator[Tensor]:
         """Every tensor that Pith's layers hold."""
         for layer in self.layers:
             if isinstance(layer, LayerCache):
                 yield from layer.tensors()
+        if self.companion is not None:
+            yield from self.companion.tensors()
+
+    def served(self) -> list[LayerCache]:
+        """The layers that are Pith's."""
+        return [layer for layer in self.layers if isinstance(layer, LayerCache)]
 
 
 class AttentionRuntime:
@@ -62,18 +75,20 @@ class AttentionRuntime:
                 PithWarning,
                 stacklevel=2,
             )
-        eviction = recipe.answer(Eviction.question)
-        evicts = eviction if isinstance(eviction, Eviction) else None
-        cache_id, depth = next(_cache_ids), len(plain.layers)
+        cache = PithCache(plain.layers, left_alone)
+        served = [index for index in range(len(plain.layers)) if index not in left_alone]
+        cache_id = next(_cache_ids)
         rotaries: dict[str | None, Rotary] = {}
-        for index in range(depth):
-            if index in left_alone:
-                continue
-            placement = Placement(_rotary(model, index, rotaries)) if evicts and evicts.renumbers else None
-            evictor = Evictor(evicts, depth - len(left_alone), placement) if evicts else None
-            plain.layers[index] = LayerCache(index, depth, cache_id, evictor)
+        for seat, index in enumerate(served):
+            answers = _answers(model, index, recipe, (seat, len(served)), rotaries)
+            cache.layers[index] = LayerCache(index, len(plain.layers), cache_id, answers)
         _set_attention(model, NAME)
-        return PithCache(plain.layers, left_alone)
+        retention = recipe.answer(Retention.question)
+        companion = retention.companion() if isinstance(retention, Retention) and not retention.keeps_all else None
+        if companion is not None:
+            cache.companion = companion
+            accompany(companion, cache, model)
+        return cache
 
     @contextmanager
     def applied(self, model: Any, recipe: Recipe) -> Iterator[Any]:
@@ -133,6 +148,37 @@ def _plan(model: Any) -> tuple[DynamicCache, dict[int, str]]:
         elif type(layer) is not DynamicLayer:
             left_alone[index] = type(layer).__name__
     return plain, left_alone
+
+
+def _answers(
+    model: Any, index: int, recipe: Recipe, seat: tuple[int, int], rotaries: dict[str | None, Rotary]
+) -> Answers:
+    """The recipe's methods as they act in one layer."""
+    retention, storage, reading = (recipe.answer(c.question) for c in (Retention, Storage, Reading))
+    evictor = reader = rotary = None
+    raw = turns = False
+    if isinstance(retention, Retention):
+        raw, turns = retention.raw, retention.renumbers or retention.rotates
+    if isinstance(reading, Reading):
+        raw, reader = raw or reading.raw, Reader(reading)
+    if raw or turns:
+        rotary = _rotary(model, index, rotaries)
+    if isinstance(retention, Retention):
+        placed = rotary is not None and retention.renumbers and not retention.raw
+        evictor = Evictor(retention, seat, Placement(rotary) if rotary is not None and placed else None)
+    return Answers(
+        evictor=evictor,
+        storage=storage if isinstance(storage, Storage) else None,
+        reader=reader,
+        rotary=rotary,
+        raw=raw,
+        device=_away(model) if isinstance(reading, Reading) and reading.offload == "cpu" else None,
+    )
+
+
+def _away(model: Any) -> torch.device | None:
+    """Main memory, where the model is elsewhere."""
+    return None if model.device.type == "cpu" else torch.device("cpu")
 
 
 def _rotary(model: Any, index: int, made: dict[str | None, Rotary]) -> Rotary:

@@ -1,4 +1,4 @@
-"""The contract of methods that answer: which pairs are kept?"""
+"""The contracts of methods that answer: which pairs are kept?"""
 
 from __future__ import annotations
 
@@ -10,29 +10,52 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from pith.attention.companion import Companion
 from pith.attention.step import Step
 from pith.core import Budget, Method, param, parse_budget
 
 
-@dataclass(frozen=True, kw_only=True)
-class Eviction(Method):
-    """Keeps the best-scored pairs of each key-value head and frees the others.
+@dataclass(frozen=True)
+class Seat:
+    """A layer among those that share a budget.
 
-    A method writes `score`; this class keeps the best within the budget. A prompt is read whole before it evicts; each
-    further part of a prompt, or a further turn, evicts again when it was read, with a share taken of everything seen.
-    Decoded tokens come on top, unless the method evicts at every step: then the count stays what the prompt left.
+    Attributes:
+        index, count: its index among them, and how many there are.
+        token_bytes: bytes that one token of one sequence takes over all of them.
+    """
+
+    index: int
+    count: int
+    token_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Retention(Method):
+    """Keeps the best-scored pairs and frees the others: what evictions and allocations have in common.
+
+    A prompt is read whole before it evicts; each further part of a prompt, or a further turn, evicts again when it was
+    read, with a share taken of everything seen. Decoded tokens come on top, unless the method evicts at every step:
+    then the count stays what the prompt left.
 
     Class attributes:
         every_step: whether each decoded token evicts one pair.
         renumbers: whether stored pairs are placed at their index in the cache, as if the dropped ones had never been.
+        raw: whether keys are held before their rotation.
+        rotates: whether `score` asks for the layer's rotation (`Step.rotor`).
+        ragged: whether heads may keep different numbers of pairs.
     """
 
     question: ClassVar[str] = "which pairs are kept?"
-    contract: ClassVar[str] = "eviction"
     every_step: ClassVar[bool] = False
     renumbers: ClassVar[bool] = False
+    raw: ClassVar[bool] = False
+    rotates: ClassVar[bool] = False
+    ragged: ClassVar[bool] = False
 
-    budget: Budget = param(0.5, "what is kept: a share of the prompt, a token count, or bytes for one sequence")
+    @property
+    @abstractmethod
+    def keeps_all(self) -> bool:
+        """Whether nothing is ever to be dropped."""
 
     @abstractmethod
     def score(self, step: Step) -> Float[Tensor, "batch heads key"]:
@@ -41,21 +64,102 @@ class Eviction(Method):
         Only the order counts. Slots without a token may get any score: they are never kept.
         """
 
-    def limit(self, real: Int[Tensor, " batch"], token_bytes: int) -> Int[Tensor, " batch"]:
-        """How many pairs each row may keep.
+    @abstractmethod
+    def limit(self, real: Int[Tensor, " batch"], seat: Seat) -> Int[Tensor, " batch"]:
+        """How many pairs each row may keep in a layer, on average over its heads.
 
         Args:
             real: the number of tokens each row has seen.
-            token_bytes: bytes that one token of one sequence takes over all layers that evict.
+            seat: the layer.
         """
+
+    def split(
+        self, scores: Float[Tensor, "batch kv_head key"], limit: Int[Tensor, " batch"]
+    ) -> Int[Tensor, "batch kv_head"]:
+        """How many pairs each head keeps, where heads keep different numbers (`ragged`).
+
+        Args:
+            scores: as `score` gave them; -inf where there is no token.
+            limit: as `limit` gave it.
+        """
+        raise NotImplementedError(f"{self.name} is not ragged")
+
+    def carry(self, step: Step) -> Float[Tensor, "batch heads key"] | None:
+        """A number for each stored pair that is kept with it, and is `Step.carried` at the next forward.
+
+        A method that overrides it is asked at every forward, before `score`, whether anything is to be dropped or not.
+        """
+        return None
+
+    def companion(self) -> Companion | None:
+        """What the method does around whole forwards of the model, for one cache; None is nothing."""
+        return None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Eviction(Retention):
+    """Keeps the best-scored pairs of each key-value head within a budget; a method writes `score`."""
+
+    contract: ClassVar[str] = "eviction"
+
+    budget: Budget = param(0.5, "what is kept: a share of the prompt, a token count, or bytes for one sequence")
+
+    @property
+    def keeps_all(self) -> bool:
+        """Whether the budget is a share of 1.0."""
+        return parse_budget(self.budget).everything
+
+    def limit(self, real: Int[Tensor, " batch"], seat: Seat) -> Int[Tensor, " batch"]:
+        """The budget in tokens, the same in every layer."""
         budget = parse_budget(self.budget)
         if budget.share is not None:
             # a tenth is no binary number: 0.1 * 30 must be 3
             return (real.double() * budget.share + 1e-6).long().clamp(min=1)
-        tokens = budget.tokens if budget.tokens is not None else max(1, (budget.bytes or 0) // token_bytes)
+        tokens = budget.tokens if budget.tokens is not None else max(1, (budget.bytes or 0) // seat.token_bytes)
         return torch.full_like(real, tokens)
 
     def claimed(self, tokens: int, token_bytes: int) -> float:
         """The budget as a share of the dense cache."""
-        limit = int(self.limit(torch.tensor([tokens]), token_bytes)[0])
+        limit = int(self.limit(torch.tensor([tokens]), Seat(0, 1, token_bytes))[0])
         return min(1.0, limit / max(tokens, 1))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Allocation(Retention):
+    """Gives layers, or the heads of a layer, different parts of the budget of another method, whose scores it takes.
+
+    A method writes `limit` (layers) or `split` (heads, with `ragged = True`), and declares the other method as the
+    parameter `of`, with the paper's as its default. It acts when a prompt, or a part of one, was read; decoded tokens
+    come on top.
+    """
+
+    contract: ClassVar[str] = "allocation"
+
+    of: Retention
+
+    @property
+    def keeps_all(self) -> bool:
+        """Whether the other method keeps all."""
+        return self.of.keeps_all
+
+    def score(self, step: Step) -> Float[Tensor, "batch heads key"]:
+        """The other method's scores."""
+        return self.of.score(step)
+
+    def limit(self, real: Int[Tensor, " batch"], seat: Seat) -> Int[Tensor, " batch"]:
+        """The other method's limit."""
+        return self.of.limit(real, seat)
+
+    def split(
+        self, scores: Float[Tensor, "batch kv_head key"], limit: Int[Tensor, " batch"]
+    ) -> Int[Tensor, "batch kv_head"]:
+        """The other method's numbers."""
+        return self.of.split(scores, limit)
+
+    def carry(self, step: Step) -> Float[Tensor, "batch heads key"] | None:
+        """The other method's numbers."""
+        return self.of.carry(step)
+
+    def claimed(self, tokens: int, token_bytes: int) -> float:
+        """What the other method claims."""
+        return self.of.claimed(tokens, token_bytes)

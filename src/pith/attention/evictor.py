@@ -9,11 +9,11 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from pith.attention.call import Call
-from pith.attention.eviction import Eviction
+from pith.attention.eviction import Retention, Seat
 from pith.attention.placement import Placement, before_last_gap
 from pith.attention.step import Step
 from pith.attention.store import PADDING, Store
-from pith.core import parse_budget
+from pith.core import Method
 
 
 class Evictor:
@@ -21,15 +21,15 @@ class Evictor:
 
     Args:
         eviction: the method.
-        layers: the number of layers that share a budget in bytes.
+        seat: the layer's index among those that evict, and how many there are.
         placement: given where the method places stored keys at their index in the cache.
     """
 
-    def __init__(self, eviction: Eviction, layers: int, placement: Placement | None) -> None:
+    def __init__(self, eviction: Retention, seat: tuple[int, int], placement: Placement | None) -> None:
         self.eviction = eviction
         self.placement = placement
-        self._layers = layers
-        self._keeps_all = parse_budget(eviction.budget).everything
+        self._seat = seat
+        self._carries = overrides(eviction, "carry")
         self.reset()
 
     def reset(self) -> None:
@@ -40,25 +40,35 @@ class Evictor:
             self.placement.reset()
 
     def due(self, prefill: bool) -> bool:
-        """Whether this forward may evict."""
-        return not self._keeps_all and (prefill or self.eviction.every_step)
+        """Whether this forward may evict, or changes what the method keeps for each pair."""
+        return not self.eviction.keeps_all and (prefill or self.eviction.every_step or self._carries)
 
-    def evict(self, call: Call, step: Step, store: Store, seen: Int[Tensor, " batch"] | int) -> bool:
+    def evict(self, call: Call, step: Step, seen: Int[Tensor, " batch"] | int) -> bool:
         """Drops what is over the budget; says whether anything was.
 
         Args:
             call, step: the forward that has just attended.
-            store: the layer's store.
             seen: the real tokens that each row has seen.
         """
+        store = step.store
+        if self._carries:
+            numbers = self.eviction.carry(step)
+            assert numbers is not None
+            store.carry(numbers)
+        if not (step.prefill or self.eviction.every_step):
+            return False
         if step.prefill or self._limit is None:
-            rows = torch.as_tensor(seen, device=store.keys.device).expand(store.keys.shape[0])
-            self._limit = self.eviction.limit(rows, self._token_bytes(store))
+            rows = torch.as_tensor(seen, device=step.query.device).expand(step.query.shape[0])
+            self._limit = self.eviction.limit(rows, Seat(*self._seat, self._token_bytes(step)))
             self._slots = int(self._limit.max())
-        if store.length <= self._slots and not (step.prefill and store.padded and self._row_is_over(store)):
+        held = store.length - store.dead
+        if held <= self._slots and not (step.prefill and store.padded and self._row_is_over(store)):
             return False
         scores = self.eviction.score(step)
-        if store.length == self._slots + 1 and not step.prefill:
+        if self.eviction.ragged:
+            counts = self.eviction.split(scores.masked_fill(~step.real, float("-inf")), self._limit)
+            store.keep(best(scores, store.positions, counts), ragged=True)
+        elif held == self._slots + 1 and not step.prefill:
             self._drop_one(call, store, worst(scores, store.positions, self._limit, store.padded))
         else:
             self._keep(call, store, best(scores, store.positions, self._limit))
@@ -104,23 +114,24 @@ class Evictor:
         assert self._limit is not None
         return bool(((store.positions >= 0).sum(dim=-1) > self._limit[:, None]).any())
 
-    def _token_bytes(self, store: Store) -> int:
-        """Bytes that one token of one row takes over all layers that share the budget."""
-        pair = (store.keys.shape[-1] + store.values.shape[-1]) * store.keys.element_size()
-        return (pair + store.positions.element_size()) * store.keys.shape[1] * self._layers
+    def _token_bytes(self, step: Step) -> int:
+        """Bytes that one token of one row takes, as it is, over all layers that share the budget."""
+        pair = step.query.shape[-1] + step.value_dim
+        return (pair * step.query.element_size() + 4) * step.kv_head * self._seat[1]
 
 
 def best(
     scores: Float[Tensor, "batch heads key"],
     positions: Int[Tensor, "batch position_heads key"],
-    limit: Int[Tensor, " batch"],
+    limit: Int[Tensor, " batch"] | Int[Tensor, "batch heads"],
 ) -> Int[Tensor, "batch heads kept"]:
-    """The slots of each row's best-scored tokens, in position order; rows that keep fewer begin with `PADDING`.
+    """The slots of the best-scored tokens of each row and head, in position order; those that keep fewer begin with
+    `PADDING`.
 
     Of equal scores the later token is kept.
     """
     real = positions >= 0
-    count = torch.minimum(limit.unsqueeze(-1), real.sum(dim=-1))
+    count = torch.minimum(limit if limit.ndim == 2 else limit.unsqueeze(-1), real.sum(dim=-1))
     kept = int(count.max())
     ranked = scores.float().masked_fill(~real, float("-inf")).argsort(dim=-1, stable=True)
     chosen = ranked[..., ranked.shape[-1] - kept :]
@@ -143,3 +154,8 @@ def worst(
         within = real.sum(dim=-1, keepdim=True) <= limit[:, None, None]
         scores = torch.where(real, scores.float(), torch.where(within, float("-inf"), float("inf")))
     return scores.argmin(dim=-1)
+
+
+def overrides(method: Method, name: str) -> bool:
+    """Whether a method's class has its own function of that name, not its contract's."""
+    return not getattr(type(method), name).__module__.startswith("pith.attention.")

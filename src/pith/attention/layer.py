@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
+from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformers.cache_utils import CacheLayerMixin
 
 from pith.attention import in_flight
+from pith.attention.answers import Answers
 from pith.attention.attend import attend, attend_causally, causal_mask
 from pith.attention.call import Call
-from pith.attention.evictor import Evictor
-from pith.attention.step import Step
+from pith.attention.placement import text_positions
+from pith.attention.rotary import Rotor
+from pith.attention.step import BLOCK, Step
 from pith.attention.store import PADDING, Store
 from pith.core import InputError
 
@@ -28,30 +31,40 @@ class LayerCache(CacheLayerMixin):  # type: ignore[misc]
     Args:
         index, depth: the layer's index, and the number of layers.
         cache_id: what the layers of one cache have in common.
-        evictor: carries out the recipe's answer to which pairs are kept; None keeps all.
+        answers: what the recipe answers to the questions of the runtime.
     """
 
     is_sliding = False
     is_croppable = True
 
-    def __init__(self, index: int, depth: int, cache_id: int, evictor: Evictor | None) -> None:
+    def __init__(self, index: int, depth: int, cache_id: int, answers: Answers) -> None:
         # the base class's __init__ would put keys and values beside the store
-        self.index, self.depth, self.cache_id, self.evictor = index, depth, cache_id, evictor
+        self.index, self.depth, self.cache_id = index, depth, cache_id
+        self.answers, self.evictor, self.reader = answers, answers.evictor, answers.reader
         self.reset()
 
     def reset(self) -> None:
         """Forgets everything."""
-        self.store = Store()
+        self.store = Store(self.answers.storage, self.answers.device)
         self.seen = 0
+        self.comes: Int[Tensor, "batch new"] | None = None  # positions of the next tokens, if some stay away
+        self.witness: Callable[[Step], None] | None = None  # is shown the next steps, which then evict nothing
         self.is_initialized = False
         self._real: Int[Tensor, " batch"] | None = None  # real tokens seen by each row; None until a row had padding
         self._dropped_at = 0  # tokens seen when pairs were last dropped
         if self.evictor is not None:
             self.evictor.reset()
+        if self.reader is not None:
+            self.reader.forget()
 
     @property
     def form(self) -> str:
-        """How the stored keys are rotated: "text", as the model gave them, or "cache", at their index in the cache."""
+        """How the stored keys are rotated.
+
+        "text" is as the model gave them, "cache" at their index in the cache, "raw" not at all.
+        """
+        if self.answers.raw:
+            return "raw"
         return "text" if self.evictor is None or self.evictor.placement is None else "cache"
 
     @property
@@ -69,6 +82,8 @@ class LayerCache(CacheLayerMixin):  # type: ignore[misc]
         yield from self.store.tensors()
         if self.evictor is not None:
             yield from self.evictor.tensors()
+        if self.reader is not None:
+            yield from self.reader.tensors()
 
     # What Transformers calls -----------------------------------------------------------------------------------------
 
@@ -109,6 +124,8 @@ class LayerCache(CacheLayerMixin):  # type: ignore[misc]
             self._real = None if self._real is None else self._real - (newest >= 0).sum(dim=-1)
             self.store.crop(count)
             self.seen -= count
+            if self.reader is not None:
+                self.reader.forget()
 
     def reorder_cache(self, beam_idx: Tensor) -> None:
         """Beam search: each row goes on from another row."""
@@ -128,6 +145,8 @@ class LayerCache(CacheLayerMixin):  # type: ignore[misc]
             self._real = None if self._real is None else self._real[rows]
             if self.evictor is not None:
                 self.evictor.select(rows)
+            if self.reader is not None:
+                self.reader.select_rows(rows)
 
     # What Pith's attention function calls ----------------------------------------------------------------------------
 
@@ -148,24 +167,69 @@ class LayerCache(CacheLayerMixin):  # type: ignore[misc]
         prefill = first or new > 1
         real = self._which_are_real(call.mask, new)
         positions = self._number(real, key)
-        self.store.append(key, value, positions, decoding=not prefill)
-        self.seen, self.is_initialized = self.seen + new, True
-        if self.evictor is not None and self.evictor.placement is not None:
-            self.evictor.placement.place(call, self.store)
-        keys, values = self.store.keys, self.store.values
+        rotor = self._rotor(call, positions)
+        held = rotor.unrotate(key, rotor.text(positions)) if rotor is not None and self.answers.raw else key
+        size = self._block(new)
+        outs = []
+        for start in range(0, new, size):
+            part = slice(start, start + size)
+            self.store.append(
+                held[:, :, part], value[:, :, part], positions[..., part], decoding=not prefill or size < new
+            )
+            self.seen, self.is_initialized = self.seen + positions[..., part].shape[-1], True
+            if self.evictor is not None and self.evictor.placement is not None:
+                self.evictor.placement.place(call, self.store)
+            step = self._step(call, query[:, :, part], prefill, rotor)
+            outs.append(self._attention(call, step, first and start == 0))
+        self._evict(call, self._step(call, query, prefill, rotor))
+        self.store.settle(query, prefill)
+        return outs[0] if len(outs) == 1 else torch.cat(outs, dim=2)
+
+    def _block(self, new: int) -> int:
+        """How many of the new tokens are read at a time."""
+        block = None if self.reader is None else self.reader.reading.block
+        return new if block is None or new == 0 else min(block, new)
+
+    def _attention(self, call: Call, step: Step, first: bool) -> Float[Tensor, "batch query_head query value_dim"]:
+        """The attention of some new tokens, which are stored already; `first` if nothing else is."""
+        new = step.query.shape[2]
+        if self.reader is not None and (not step.prefill or self.reader.reading.block is not None):
+            out = self.reader.read(call, step)
+            if out is not None:
+                return out
+        if not self.store.plain:
+            return _written_out(step)
+        query, keys = step.query, step.keys
+        if self.answers.raw and self._dropped_at and self.evictor is not None and self.evictor.eviction.renumbers:
+            query, keys = _renumbered(step)
         if first and new > 1 and not self.store.padded and call.plain:
-            out = attend_causally(query, keys, values, call.scaling, call.dropout)
-        else:
-            held = self.store.positions >= 0 if self.store.padded else None
-            mask = causal_mask(new, self.store.length, held, query.device)
-            out = attend(query, keys, values, mask, call.scaling, call.softcap, call.sinks, call.dropout)
-        if self.evictor is not None and self.evictor.due(prefill):
+            return attend_causally(query, keys, step.values, call.scaling, call.dropout)
+        mask = causal_mask(new, step.stored, step.real if step.padded else None, query.device)
+        return attend(query, keys, step.values, mask, call.scaling, call.softcap, call.sinks, call.dropout)
+
+    def _evict(self, call: Call, step: Step) -> None:
+        """Shows the step to the witness, if there is one; else drops what the recipe does not keep."""
+        if self.witness is not None:
+            self.witness(step)
+        elif self.evictor is not None and self.evictor.due(step.prefill):
             seen = self.seen if self._real is None else self._real
-            if self.evictor.evict(call, self._step(call, query, prefill), self.store, seen):
-                self._dropped_at = self.seen
-        if prefill:
-            self.store.settle()
-        return out
+            if self.evictor.evict(call, step, seen):
+                self.dropped()
+
+    def dropped(self) -> None:
+        """Pairs were let go: what counted slots counts anew, and `crop` cannot go back behind here."""
+        self._dropped_at = self.seen
+        if self.reader is not None:
+            self.reader.forget()
+
+    def catch_up(self, other: LayerCache) -> None:
+        """Counts as seen what another layer has seen and this one was not given (see `comes`)."""
+        self.seen, self._real = other.seen, other._real
+
+    def _rotor(self, call: Call, positions: Int[Tensor, "batch 1 new"]) -> Rotor | None:
+        if self.answers.rotary is None:
+            return None
+        return Rotor(self.answers.rotary, call.module, text_positions(call)[:, -1:] - positions[:, 0, -1:])
 
     def _which_are_real(self, mask: Tensor | None, new: int) -> Bool[Tensor, "batch new"] | None:
         """Which new tokens are no padding; None where no row ever had any."""
@@ -184,6 +248,9 @@ class LayerCache(CacheLayerMixin):  # type: ignore[misc]
     def _number(self, real: Bool[Tensor, "batch new"] | None, key: Tensor) -> Int[Tensor, "batch 1 new"]:
         """The new tokens' positions among the real tokens of their rows."""
         batch, new = key.shape[0], key.shape[2]
+        if self.comes is not None:
+            comes, self.comes = self.comes, None
+            return comes.to(torch.int32).unsqueeze(1)
         if real is None and self._real is None:
             if new == 1:
                 return torch.full((batch, 1, 1), self.seen, device=key.device, dtype=torch.int32)
@@ -197,17 +264,38 @@ class LayerCache(CacheLayerMixin):  # type: ignore[misc]
         self._real = self._real + real.sum(dim=-1)
         return torch.where(real, index, PADDING).to(torch.int32).unsqueeze(1)
 
-    def _step(self, call: Call, query: Tensor, prefill: bool) -> Step:
+    def _step(self, call: Call, query: Tensor, prefill: bool, rotor: Rotor | None) -> Step:
         return Step(
             query=query,
-            keys=self.store.keys,
-            values=self.store.values,
-            positions=self.store.positions,
-            padded=self.store.padded,
+            store=self.store,
             layer=self.index,
             depth=self.depth,
             prefill=prefill,
             scaling=call.scaling,
             softcap=call.softcap,
             sinks=call.sinks,
+            rotor=rotor,
+            raw=self.answers.raw,
+            memory={} if self.reader is None else self.reader.memory,
         )
+
+
+def _renumbered(step: Step) -> tuple[Tensor, Tensor]:
+    """Queries and keys, rotated at their indices among what is stored."""
+    assert step.rotor is not None
+    index = (step.real.cumsum(dim=-1) - 1).clamp(min=0)
+    own = slice(step.stored - step.query.shape[2], step.stored)
+    query = step.rotor.unrotate(step.query, step.rotor.text(step.positions[:, :1, own]))
+    return step.rotor.rotate(query, index[:, :1, own]), step.rotor.rotate(step.store.keys, index)
+
+
+def _written_out(step: Step) -> Float[Tensor, "batch query_head query value_dim"]:
+    """The attention over a store that no fused kernel can read."""
+    outs, count = [], step.query.shape[2]
+    for start in range(0, count, BLOCK):
+        size = min(BLOCK, count - start)
+        weights = step.attention(size, skip=count - start - size)
+        folded = rearrange(weights, "b (kv group) query key -> b kv (group query) key", kv=step.kv_head)
+        out = step.store.mix(folded).to(step.query.dtype)
+        outs.append(rearrange(out, "b kv (group query) dim -> b (kv group) query dim", query=size))
+    return outs[0] if len(outs) == 1 else torch.cat(outs, dim=2)

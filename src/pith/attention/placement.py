@@ -41,7 +41,7 @@ class Placement:
         if self.raw is None or not self.raw.shape[2] or not self._stale:
             return
         moved = self.raw.shape[2]
-        tables = self._rotary.tables_before(_text_positions(call), store.length, moved, self.raw)
+        tables = self._rotary.tables_before(text_positions(call), store.length, moved, self.raw)
         store.keys[:, :, :moved] = self._rotary.rotate(call.module, self.raw, tables)
         self._stale = False
 
@@ -56,7 +56,7 @@ class Placement:
         first = index[..., :moved].clamp(min=0)
         wide = repeat(first, "b 1 n -> b h n d", h=store.keys.shape[1], d=store.keys.shape[-1])
         newest = store.positions[:, 0, -1:]
-        text = store.positions[:, 0].gather(-1, first[:, 0]) + (_text_positions(call)[:, -1:] - newest)
+        text = store.positions[:, 0].gather(-1, first[:, 0]) + (text_positions(call)[:, -1:] - newest)
         tables = self._rotary.tables(text.clamp(min=0).long(), store.keys)
         raw = self._rotary.unrotate(call.module, store.keys.gather(2, wide), tables)
         if self.raw is None or not self.raw.shape[2]:
@@ -81,7 +81,12 @@ def before_last_gap(positions: Int[Tensor, "batch 1 kept"]) -> int:
     return int(gaps[-1]) + 1 if len(gaps) else 0
 
 
-def _text_positions(call: Call) -> Int[Tensor, "batch query"]:
+def text_positions(call: Call) -> Int[Tensor, "batch query"]:
+    """The places in the text of the new tokens.
+
+    Raises:
+        ModelError: the model does not hand them on.
+    """
     if call.positions is None or call.positions.ndim != 2:
         raise ModelError(
             f"{type(call.module).__name__} does not hand position_ids to its attention function, so its keys cannot be "

@@ -92,3 +92,39 @@ def _apply(module: nn.Module) -> Callable[..., Any]:
             "positions"
         )
     return function  # type: ignore[no-any-return]
+
+
+class Rotor:
+    """The rotation of one layer's queries and keys in one forward.
+
+    Args:
+        rotary: of the layer's kind.
+        module: the layer's attention module, whose file says how it rotates.
+        offset: [batch, 1], the text position of a row's first real token, usually 0.
+    """
+
+    def __init__(self, rotary: Rotary, module: nn.Module, offset: Int[Tensor, "batch 1"]) -> None:
+        self._rotary, self._module, self._offset = rotary, module, offset
+
+    def text(self, positions: Int[Tensor, "batch heads token"]) -> Int[Tensor, "batch heads token"]:
+        """The places in the text of tokens that have these indices among the real ones of their rows."""
+        return (positions + self._offset.unsqueeze(1)).clamp(min=0).long()
+
+    def rotate(
+        self, x: Float[Tensor, "batch head token dim"], at: Int[Tensor, "#batch #head token"]
+    ) -> Float[Tensor, "batch head token dim"]:
+        """x, not rotated, as it is at these positions."""
+        return self._turned(self._rotary.rotate, x, at)
+
+    def unrotate(
+        self, x: Float[Tensor, "batch head token dim"], at: Int[Tensor, "#batch #head token"]
+    ) -> Float[Tensor, "batch head token dim"]:
+        """x, rotated at these positions, as it was before."""
+        return self._turned(self._rotary.unrotate, x, at)
+
+    def _turned(self, turn: Callable[..., Tensor], x: Tensor, at: Tensor) -> Tensor:
+        if at.shape[1] == 1:
+            return turn(self._module, x, self._rotary.tables(at[:, 0].expand(len(x), -1), x))
+        heads = x.flatten(0, 1).unsqueeze(1)  # heads at places of their own: each as a row of a batch
+        places = at.expand(len(x), -1, -1).flatten(0, 1)
+        return turn(self._module, heads, self._rotary.tables(places, heads)).view_as(x)

@@ -13,7 +13,7 @@ import typer
 if TYPE_CHECKING:
     from pith.study import Study
 
-EXAMPLE = "pith compare --budgets 0.5,0.25,0.1 --tasks needle,perplexity --length 2048 --out results"
+EXAMPLE = "pith compare --family eviction --budgets 0.5,0.25,0.1 --tasks needle,perplexity --length 2048 --out results"
 STOPPED = "stopped; what was measured is stored, and the same command goes on from there"
 
 
@@ -24,6 +24,10 @@ class Options:
     model: Annotated[str, typer.Argument(help="builtin, a model's folder, or a hub id.")] = "builtin"
     recipe: Annotated[
         list[str] | None, typer.Option(help="Text or a .toml file; repeatable. Default: all evictions.")
+    ] = None
+    family: Annotated[
+        list[str] | None,
+        typer.Option(help="Every method of a contract, such as eviction; repeatable. See pith methods."),
     ] = None
     budgets: Annotated[str, typer.Option(help="For recipes that leave theirs open, such as 0.5,1024,64MiB.")] = ""
     tasks: Annotated[str, typer.Option(help="How quality is measured; see pith tasks.")] = "needle,perplexity"
@@ -51,7 +55,7 @@ def run(options: Options) -> None:
 
     given = {"length": options.length, "count": options.count, "seed": options.seed}
     tasks = tasks_with(options.tasks, {name: value for name, value in given.items() if value is not None})
-    recipes = grid(options.recipe or (), parse_budgets(options.budgets))
+    recipes = grid(options.recipe or (), parse_budgets(options.budgets), options.family or ())
     with Store(options.out) as store:
         loaded = load(options.model, options.dtype)
         question = ask(loaded, recipes, tasks, length=options.length, seed=options.seed)

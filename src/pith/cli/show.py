@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from pith.core import Parameter
+from pith.core import Parameter, Parametrised, written
 from pith.report import READING, Table, table, verdict
 from pith.study import Study
 
@@ -47,7 +47,7 @@ def print_card(title: str, parts: Sequence[tuple[str, str]], parameters: Sequenc
     if parameters:
         print_listing(
             ("parameter", "default", "allowed", "what it is"),
-            [(p.name, repr(p.default), p.allowed, p.doc) for p in parameters],
+            [(p.name, written(p.default), p.allowed, p.doc) for p in parameters],
         )
 
 
@@ -85,7 +85,14 @@ def rich_table(results: Table, width: int, last: int | None = None) -> RichTable
 
 
 def parameters_json(parameters: Sequence[Parameter]) -> list[dict[str, Any]]:
-    """Parameters as plain data."""
+    """Parameters as plain data; a default that is a method is its text."""
     return [
-        {"name": p.name, "kind": p.kind, "default": p.default, "allowed": p.allowed, "doc": p.doc} for p in parameters
+        {
+            "name": p.name,
+            "kind": p.kind,
+            "default": str(p.default) if isinstance(p.default, Parametrised) else p.default,
+            "allowed": p.allowed,
+            "doc": p.doc,
+        }
+        for p in parameters
     ]

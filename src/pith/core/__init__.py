@@ -19,15 +19,17 @@ from pith.core.errors import (
 )
 from pith.core.method import Method
 from pith.core.paper import Paper
-from pith.core.parameters import Parameter, Parametrised, param
-from pith.core.parse import Grammar
-from pith.core.recipe import DENSE, Recipe
+from pith.core.parameters import Parameter, Parametrised, param, written
+from pith.core.parse import DENSE, Call, Grammar, built, parse_calls
+from pith.core.recipe import Recipe
 from pith.core.registry import method, methods
 from pith.core.runtime import runtime
+from pith.core.toml import load_calls
 
 __all__ = [
     "DENSE",
     "Budget",
+    "Call",
     "Grammar",
     "InputError",
     "Method",
@@ -45,11 +47,15 @@ __all__ = [
     "StoreError",
     "UnknownMethodError",
     "applied",
+    "built",
+    "load_calls",
     "method",
     "methods",
     "nearest",
     "param",
     "parse_budget",
     "parse_bytes",
+    "parse_calls",
     "runtime",
+    "written",
 ]

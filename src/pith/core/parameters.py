@@ -18,7 +18,8 @@ def param(default: Any, doc: str, *, ge: float | None = None, le: float | None =
     """A parameter: a dataclass field with its documentation and its range.
 
     Args:
-        default: the value that is taken when none is given, the paper's where it states one.
+        default: the value that is taken when none is given, the paper's where it states one; of a parameter that is
+            annotated with a contract, a method.
         doc: one line that says what it is, with its unit.
         ge, le: the smallest and the largest value allowed.
         odd: whether only odd values are allowed.
@@ -28,13 +29,22 @@ def param(default: Any, doc: str, *, ge: float | None = None, le: float | None =
 
 @dataclass(frozen=True)
 class Parameter:
-    """What is known of one parameter; `kind` and `allowed` are words for people."""
+    """What is known of one parameter.
+
+    Attributes:
+        name: what it is given by.
+        kind, allowed: its type and its range, as words for people.
+        default: the value that is taken when none is given.
+        doc: what it is.
+        takes: where the value is a method itself, the contracts it may answer; empty for every other parameter.
+    """
 
     name: str
     kind: str
     default: Any
     allowed: str
     doc: str
+    takes: tuple[type[Parametrised], ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,8 +71,18 @@ class Parametrised:
             _check(self.name, field, hints[field.name], getattr(self, field.name))
 
     def __str__(self) -> str:
-        given = (f for f in dataclasses.fields(self) if getattr(self, f.name) != f.default)
-        return f"{self.name}({', '.join(f'{f.name}={getattr(self, f.name)!r}' for f in given)})"
+        values = {p.name: (p, getattr(self, p.name)) for p in self.parameters()}
+        first = next((p.name for p, _ in values.values() if p.takes), None)
+        words: list[str] = []
+        for name, (parameter, value) in values.items():
+            # by text: to Python budget=1, one token, equals budget=1.0, everything
+            if value == parameter.default and repr(value) == repr(parameter.default):
+                continue
+            if name == first and isinstance(value, Parametrised):
+                words.insert(0, str(value))
+            else:
+                words.append(f"{name}={written(value)}")
+        return f"{self.name}({', '.join(words)})"
 
     @classmethod
     def build(cls, **values: Any) -> typing.Self:
@@ -83,9 +103,12 @@ class Parametrised:
         """The parameters, in their order."""
         hints = typing.get_type_hints(cls)
         return [
-            Parameter(f.name, _kind(hints[f.name]), f.default, _allowed(f, hints[f.name]), f.metadata.get("doc", ""))
+            Parameter(
+                f.name, _kind(hints[f.name]), _default(f), _allowed(f, hints[f.name]), f.metadata.get("doc", ""),
+                _contracts(hints[f.name]),
+            )
             for f in dataclasses.fields(cls)
-        ]
+        ]  # fmt: skip
 
     @classmethod
     def doc(cls, part: Literal["summary", "formula", "deviations"]) -> str:
@@ -106,6 +129,28 @@ def snake_case(name: str) -> str:
     return re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()
 
 
+def written(value: Any) -> str:
+    """A parameter's value as recipes write it."""
+    return str(value) if isinstance(value, Parametrised) else repr(value)
+
+
+def _default(field: dataclasses.Field[Any]) -> Any:
+    return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+
+
+def _contracts(hint: Any) -> tuple[type[Parametrised], ...]:
+    """The classes of methods in a type."""
+    parts = typing.get_args(hint) if typing.get_origin(hint) in (Union, types.UnionType) else (hint,)
+    return tuple(part for part in parts if inspect.isclass(part) and issubclass(part, Parametrised))
+
+
+def _words(method: type[Parametrised]) -> list[str]:
+    """The contracts that a class of methods stands for: its own, or those that were derived from it."""
+    own = getattr(method, "contract", "")
+    derived = [own] if own else [word for one in method.__subclasses__() for word in _words(one)]
+    return list(dict.fromkeys(derived)) or [snake_case(method.__name__)]
+
+
 def _kind(hint: Any) -> str:
     """A type as a person reads it."""
     if hint == Budget:
@@ -113,7 +158,10 @@ def _kind(hint: Any) -> str:
     if typing.get_origin(hint) is Literal:
         return "choice"
     if typing.get_origin(hint) in (Union, types.UnionType):
-        return " or ".join("none" if a is type(None) else _kind(a) for a in typing.get_args(hint))
+        kinds = " or ".join("none" if a is type(None) else _kind(a) for a in typing.get_args(hint))
+        return " or ".join(dict.fromkeys(kinds.split(" or ")))  # two classes may have one contract
+    if _contracts(hint):
+        return " or ".join(_words(hint))
     return str(getattr(hint, "__name__", hint))
 
 
@@ -126,7 +174,15 @@ def _allowed(field: dataclasses.Field[Any], hint: Any) -> str:
     ge, le = field.metadata.get("ge"), field.metadata.get("le")
     bounds = [f"{ge} or more" if ge is not None else "", f"at most {le}" if le is not None else ""]
     kind = ("an odd " if field.metadata.get("odd") else "") + _kind(hint)
+    if _contracts(hint):
+        kind = " or ".join(word if word == "none" else _with_article(word) for word in kind.split(" or "))
+        default = _default(field)
+        bounds.append(f"such as {default.name}" if isinstance(default, Parametrised) else "")
     return ", ".join([kind, *filter(None, bounds)])
+
+
+def _with_article(word: str) -> str:
+    return f"{'an' if word[0] in 'aeiou' else 'a'} {word}"
 
 
 def _check(owner: str, field: dataclasses.Field[Any], hint: Any, value: Any) -> None:
@@ -141,7 +197,8 @@ def _check(owner: str, field: dataclasses.Field[Any], hint: Any, value: Any) -> 
     if fits and isinstance(value, int | float) and not isinstance(value, bool):
         fits = (ge is None or value >= ge) and (le is None or value <= le) and (not odd or value % 2 == 1)
     if not fits:
-        raise ParameterError(f"{owner}: {field.name}={value!r} is not allowed; allowed is {_allowed(field, hint)}")
+        given = f"{field.name}={written(value)}"
+        raise ParameterError(f"{owner}: {given} is not allowed; allowed is {_allowed(field, hint)}")
 
 
 def _is_a(value: Any, hint: Any) -> bool:

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import tomllib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from pith.core.errors import RecipeError, RecipeSyntaxError
+from pith.core.errors import RecipeError
 from pith.core.method import Method
-from pith.core.parse import parse_methods
-from pith.core.registry import method as registered
+from pith.core.parse import DENSE, built, parse_calls
 from pith.core.runtime import runtime
-
-DENSE = "dense"
-"""The text of the recipe without a method."""
+from pith.core.toml import load_calls, table
 
 
 class Recipe:
@@ -51,30 +46,25 @@ class Recipe:
     def parse(cls, text: str) -> Recipe:
         """The recipe that a text stands for, such as `"snapkv(budget=0.25)"`; `"dense"` is the one without a method.
 
+        A method in a method is written first: `"ada_kv(snapkv(budget=0.25), floor_alpha=0.2)"`.
+
         Raises:
             RecipeSyntaxError: the text is no recipe; the message points at the place.
             UnknownMethodError, ParameterError, RecipeError: a method, a parameter or the combination cannot be.
         """
-        return cls() if text.strip() == DENSE else cls(parse_methods(text))
+        return cls(map(built, parse_calls(text)))
 
     @classmethod
     def load(cls, path: str | Path) -> Recipe:
         """The recipe in a TOML file: one `[[method]]` table each, with `name` and the parameters.
 
+        A method in a method is a table in the table: `of = { name = "snapkv", budget = 0.25 }`.
+
         Raises:
             RecipeSyntaxError: the file cannot be read, or is no such TOML.
+            UnknownMethodError, ParameterError, RecipeError: a method, a parameter or the combination cannot be.
         """
-        try:
-            tables = tomllib.loads(Path(path).read_text(encoding="utf-8")).get("method", [])
-            entries = [dict(table) for table in tables]
-            names = [entry.pop("name") for entry in entries]
-        except OSError as error:
-            raise RecipeSyntaxError(f"{path}: {error.strerror or error}") from None
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise RecipeSyntaxError(f"{path} is no TOML: {error}") from None
-        except (KeyError, TypeError, ValueError, AttributeError):
-            raise RecipeSyntaxError(f'{path}: each [[method]] table needs a name, such as name = "snapkv"') from None
-        return cls(registered(name).build(**entry) for name, entry in zip(names, entries, strict=True))
+        return cls(map(built, load_calls(path)))
 
     def save(self, path: str | Path) -> None:
         """Writes the recipe as a TOML file that `load` reads."""
@@ -82,10 +72,7 @@ class Recipe:
 
     def to_toml(self) -> str:
         """The recipe as TOML, with every parameter written out."""
-        return "\n".join(
-            "\n".join(["[[method]]", f'name = "{m.name}"', *(f"{k} = {_toml(v)}" for k, v in _values(m).items()), ""])
-            for m in self.methods
-        )
+        return "\n".join(f"[[method]]\n{table(method)}\n" for method in self.methods)
 
     def answer(self, question: str) -> Method | None:
         """The recipe's method for a question, or None."""
@@ -119,12 +106,3 @@ class Recipe:
 
     def __repr__(self) -> str:
         return f"Recipe.parse({str(self)!r})"
-
-
-def _values(method: Method) -> dict[str, Any]:
-    return {p.name: getattr(method, p.name) for p in method.parameters() if getattr(method, p.name) is not None}
-
-
-def _toml(value: Any) -> str:
-    """A parameter's value as TOML: numbers, texts and truth values are written as in JSON."""
-    return json.dumps(value)

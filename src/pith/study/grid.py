@@ -4,12 +4,25 @@ from __future__ import annotations
 
 import ast
 import dataclasses
-import tomllib
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, TypeVar
 
-from pith.core import Budget, InputError, ParameterError, Parametrised, Recipe, methods, parse_budget
+from pith.core import (
+    Budget,
+    Call,
+    InputError,
+    Method,
+    ParameterError,
+    Parametrised,
+    Recipe,
+    built,
+    load_calls,
+    method,
+    methods,
+    nearest,
+    parse_budget,
+    parse_calls,
+)
 from pith.tasks import Task, parse_tasks
 
 T = TypeVar("T", bound=Parametrised)
@@ -46,20 +59,31 @@ def read_recipe(text: str) -> Recipe:
     return Recipe.load(text.strip()) if _is_file(text) else Recipe.parse(text)
 
 
-def grid(texts: Sequence[str] = (), budgets: Sequence[Budget] = ()) -> tuple[Recipe, ...]:
+def grid(texts: Sequence[str] = (), budgets: Sequence[Budget] = (), families: Sequence[str] = ()) -> tuple[Recipe, ...]:
     """The recipes to compare, the dense model first, each once.
 
     Args:
-        texts: recipes as text, or paths of `.toml` files; none means every registered eviction.
-        budgets: given to each method that has a `budget` which its text leaves open; other recipes stand once.
+        texts: recipes as text, or paths of `.toml` files.
+        budgets: given to each method that has a `budget` which its text leaves open, also where the method stands in
+            another one that has none itself; other recipes stand once.
+        families: contracts, all of whose methods are added; without texts and families it is the evictions.
 
     Raises:
-        PithError: a text is no recipe, or a method cannot take a budget.
+        PithError: a text is no recipe, a method cannot take a budget, or no method has such a contract.
     """
-    names = [name for name, method in methods().items() if method.contract == EVICTION]
-    if not texts and not names:
+    names: dict[str, list[str]] = {}
+    for name, found in methods().items():
+        names.setdefault(found.contract, []).append(name)
+    for family in families:
+        if family not in names:
+            there = ", ".join(names) or "none"
+            raise InputError(f"no family is called {family!r}{nearest(family, names)}; there are: {there}")
+    if not texts and not families:
+        families = [EVICTION]
+    wanted = [*texts, *(name for family in families for name in names.get(family, ()))]
+    if not wanted:
         raise InputError("no method is registered that could be compared; name a recipe")
-    recipes = [Recipe(), *(recipe for text in texts or names for recipe in _at_budgets(text.strip(), budgets))]
+    recipes = [Recipe(), *(recipe for text in wanted for recipe in _at_budgets(_calls(text.strip()), budgets))]
     # by text: to Python budget=1, one token, equals budget=1.0, everything
     return tuple({str(recipe): recipe for recipe in recipes}.values())
 
@@ -85,13 +109,36 @@ def tasks_with(text: str, settings: Mapping[str, Any]) -> tuple[Task, ...]:
     return tuple(dict.fromkeys(found))
 
 
-def _at_budgets(text: str, budgets: Sequence[Budget]) -> Iterable[Recipe]:
-    recipe = read_recipe(text)
-    stated = _stated_in_file(text) if _is_file(text) else _stated_in_text(text)
-    left_open = {m for m in recipe if hasattr(m, "budget") and m.name not in stated}
-    if not left_open or not budgets:
-        return [recipe]
-    return [Recipe(_replaced(m, {"budget": budget}) if m in left_open else m for m in recipe) for budget in budgets]
+def _calls(text: str) -> list[Call]:
+    return load_calls(text) if _is_file(text) else parse_calls(text)
+
+
+def _at_budgets(calls: Sequence[Call], budgets: Sequence[Budget]) -> Iterable[Recipe]:
+    swept = [Recipe(built(_with_budget(call, budget)) for call in calls) for budget in budgets]
+    return swept or [Recipe(map(built, calls))]
+
+
+def _with_budget(call: Call, budget: Budget) -> Call:
+    """The call with a budget where it leaves one open: its method's own, or else those of the methods in it."""
+    parameters = method(call.name).parameters()
+    if any(p.name == "budget" for p in parameters):
+        return Call(call.name, {"budget": budget, **call.values})
+    inner = {p.name: call.values.get(p.name, p.default) for p in parameters if p.takes}
+    swept = {
+        name: _with_budget(value, budget) if isinstance(value, Call) else _default_at(value, budget)
+        for name, value in inner.items()
+    }
+    return Call(call.name, {**call.values, **swept})
+
+
+def _default_at(value: Any, budget: Budget) -> Any:
+    """A parameter's default at a budget; what is no method stays."""
+    if not isinstance(value, Method):
+        return value
+    parameters = value.parameters()
+    if any(p.name == "budget" for p in parameters):
+        return _replaced(value, {"budget": budget})
+    return _replaced(value, {p.name: _default_at(getattr(value, p.name), budget) for p in parameters if p.takes})
 
 
 def _replaced(value: T, parameters: Mapping[str, Any]) -> T:
@@ -100,14 +147,3 @@ def _replaced(value: T, parameters: Mapping[str, Any]) -> T:
 
 def _is_file(text: str) -> bool:
     return text.strip().endswith(".toml")
-
-
-def _stated_in_text(text: str) -> set[str]:
-    """The methods whose budget the text sets; a value cannot tell, since the text may set the default."""
-    calls = (node for node in ast.walk(ast.parse(text, mode="eval")) if isinstance(node, ast.Call))
-    return {ast.unparse(call.func) for call in calls if any(k.arg == "budget" for k in call.keywords)}
-
-
-def _stated_in_file(path: str) -> set[str]:
-    tables = tomllib.loads(Path(path).read_text(encoding="utf-8")).get("method", [])
-    return {table["name"] for table in tables if "budget" in table}

@@ -1,0 +1,277 @@
+"""A column whose older tokens are in a storage's form and whose newest are as they were."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from pith.attention.column import Column
+from pith.attention.storage import Packed, Part, Storage
+
+Tensors = dict[str, Tensor] | dict[str, Column]
+
+BLOCK = 4096
+"""Packed tokens that attention decodes at a time."""
+
+
+class Shelf:
+    """Packed tokens with groups of one size, in columns, so that appending to them costs no copy of the rest."""
+
+    def __init__(self, packed: Packed) -> None:
+        self.size, self.part = packed.size, packed.part
+        self.tokens = {name: Column.of(t) for name, t in packed.tokens.items()}
+        self.groups = {name: Column.of(t) for name, t in packed.groups.items()}
+        self.group_of: Column | None = None  # each token's group, once tokens were let go; before, token // size
+
+    @property
+    def length(self) -> int:
+        """The number of tokens."""
+        return next(iter(self.tokens.values())).length
+
+    def columns(self) -> Iterator[Column]:
+        """Every column."""
+        yield from self.tokens.values()
+        yield from self.groups.values()
+        if self.group_of is not None:
+            yield self.group_of
+
+    def takes(self, packed: Packed) -> bool:
+        """Whether these can be appended."""
+        return self.group_of is None and self.size == packed.size and (not self.groups or self.length % self.size == 0)
+
+    def append(self, tokens: Tensors, groups: Tensors, decoding: bool = False) -> None:
+        """Adds tokens behind the others."""
+        for mine, new in ((self.tokens, tokens), (self.groups, groups)):
+            for name, column in mine.items():
+                added = new[name]
+                column.append(added.dense() if isinstance(added, Column) else added, decoding)
+
+    def blocks(self, limit: int) -> Iterator[Packed]:
+        """The tokens, at most about `limit` at a time."""
+        if self.group_of is not None:
+            yield self.take(torch.arange(self.length, device=self.group_of.dense().device)[None, None])
+            return
+        step = max(limit // self.size, 1) * self.size
+        tokens = {name: column.dense() for name, column in self.tokens.items()}
+        groups = {name: column.dense() for name, column in self.groups.items()}
+        for start in range(0, self.length, step):
+            count = min(step, self.length - start)
+            yield Packed(
+                {name: t.narrow(2, start, count) for name, t in tokens.items()},
+                {name: t.narrow(2, start // self.size, -(-count // self.size)) for name, t in groups.items()},
+                self.size,
+                self.part,
+            )
+
+    def take(self, index: Int[Tensor, "batch heads kept"]) -> Packed:
+        """A copy of the tokens at `index`, each with a group of its own, or all with the only one."""
+        tokens = {name: column.gather(index) for name, column in self.tokens.items()}
+        if not self.groups:
+            return Packed(tokens, {}, 1, self.part)
+        if next(iter(self.groups.values())).length == 1:
+            return Packed(tokens, {n: c.dense() for n, c in self.groups.items()}, index.shape[-1], self.part)
+        of = self._groups_at(index)
+        return Packed(tokens, {name: c.gather(of) for name, c in self.groups.items()}, 1, self.part)
+
+    def keep(self, index: Int[Tensor, "batch heads kept"]) -> None:
+        """Keeps the tokens at `index`, and every group."""
+        if self.groups and next(iter(self.groups.values())).length > 1:
+            self.group_of = Column.of(self._groups_at(index).to(torch.int32))
+        elif self.groups:
+            self.size = max(index.shape[-1], 1)
+        for column in self.tokens.values():
+            column.keep(index)
+
+    def select(self, rows: Int[Tensor, " rows"]) -> None:
+        """Makes these rows of the batch the new batch."""
+        for column in self.columns():
+            column.select(rows)
+
+    def join(self, other: Shelf) -> None:
+        """Takes the tokens of a shelf whose groups have another size behind its own."""
+        mine, theirs = self._all_groups(), other._all_groups()
+        shift = next(iter(self.groups.values())).length if self.groups else 0
+        self.append(other.tokens, other.groups)
+        if mine is not None and theirs is not None:
+            heads = max(mine.shape[1], theirs.shape[1])
+            both = [mine.expand(-1, heads, -1), theirs.expand(-1, heads, -1) + shift]
+            self.group_of = Column.of(torch.cat(both, dim=2).to(torch.int32))
+
+    def crop(self, count: int) -> None:
+        """Takes the newest tokens back, and the groups that none is left of."""
+        for column in self.tokens.values():
+            column.crop(count)
+        if self.group_of is not None:
+            self.group_of.crop(count)
+        else:
+            for column in self.groups.values():
+                column.crop(column.length - -(-self.length // self.size))
+
+    def _all_groups(self) -> Int[Tensor, "batch heads token"] | None:
+        if not self.groups:
+            return None
+        tokens = next(iter(self.tokens.values())).dense()
+        index = torch.arange(self.length, device=tokens.device)
+        return self._groups_at(index.expand(tokens.shape[0], 1, -1))
+
+    def _groups_at(self, index: Int[Tensor, "batch heads kept"]) -> Int[Tensor, "batch heads kept"]:
+        if self.group_of is None:
+            return index.clamp(min=0) // self.size
+        return self.group_of.gather(index).long()
+
+
+class Coded:
+    """A column in which a `Storage` acts: shelves of packed tokens, and behind them tokens in full precision.
+
+    Args:
+        storage: the method.
+        part: whether keys or values are held.
+    """
+
+    plain = False
+
+    def __init__(self, storage: Storage, part: Part) -> None:
+        self.storage, self.part = storage, part
+        self.shelves: list[Shelf] = []
+        self.recent = Column()
+
+    @classmethod
+    def of(cls, storage: Storage, part: Part, x: Tensor) -> Coded:
+        """A column in which all of `x` is packed."""
+        column = cls(storage, part)
+        if x.shape[2]:
+            column._shelve(x, None, decoding=False)
+        column.recent.append(x[:, :, :0], decoding=False)
+        return column
+
+    @property
+    def packed(self) -> int:
+        """The number of tokens that are packed; the others are in full precision."""
+        return sum(shelf.length for shelf in self.shelves)
+
+    @property
+    def length(self) -> int:
+        """The number of slots."""
+        return self.packed + self.recent.length
+
+    @property
+    def heads(self) -> int:
+        """The number of heads."""
+        return self.recent.heads
+
+    @property
+    def dim(self) -> int:
+        """The size of a slot."""
+        return self.recent.dim
+
+    def dense(self) -> Tensor:
+        """Everything decoded, [batch, head, stored, dim], made anew where something is packed."""
+        if not self.shelves:
+            return self.recent.dense()
+        parts = [self.storage.decode(b) for shelf in self.shelves for b in shelf.blocks(BLOCK)]
+        return torch.cat([*parts, self.recent.dense()], dim=2)
+
+    def tensors(self) -> Iterator[Tensor]:
+        """Every tensor that is held."""
+        for shelf in self.shelves:
+            for column in shelf.columns():
+                yield from column.tensors()
+        yield from self.recent.tensors()
+
+    def append(self, new: Tensor, decoding: bool) -> None:
+        """Adds tokens behind the others, in full precision."""
+        self.recent.append(new, decoding)
+
+    def pack(self, query: Tensor | None, prefill: bool) -> None:
+        """Encodes what is due."""
+        count = self.storage.due(self.part, self.recent.length, prefill)
+        if count:
+            self._shelve(self.recent.dense()[:, :, :count], query, decoding=not prefill)
+            self.recent.forget(count)
+
+    def settle(self) -> None:
+        """Makes the buffers exactly as long as what they hold."""
+        for shelf in self.shelves:
+            for column in shelf.columns():
+                column.settle()
+        self.recent.settle()
+
+    def keep(self, index: Int[Tensor, "batch heads kept"]) -> None:
+        """Keeps the slots at `index`; no token is encoded a second time.
+
+        What is packed stays packed. Where heads keep different numbers of the newest tokens, those that not all of
+        them have stay in full precision only as far as the shortest goes, and the others are encoded now.
+        """
+        before, young = self.packed, int((index >= self.packed).sum(dim=-1).min())
+        old, new = index[..., : index.shape[-1] - young], index[..., index.shape[-1] - young :]
+        if old.shape[-1] and int(old.max()) >= before:
+            self._shelve(self.recent.dense(), None, decoding=False)
+        self._keep_packed(old)
+        self.recent.keep(new - before)
+
+    def _keep_packed(self, index: Int[Tensor, "batch heads kept"]) -> None:
+        if not self.shelves:
+            return
+        first, *others = self.shelves
+        for shelf in others:
+            first.join(shelf)
+        first.keep(index)
+        self.shelves = [first] if first.length else []
+
+    def _shelve(self, x: Tensor, query: Tensor | None, decoding: bool) -> None:
+        packed = self.storage.encode(x, self.part, query)
+        if self.shelves and self.shelves[-1].takes(packed):
+            self.shelves[-1].append(packed.tokens, packed.groups, decoding)
+        else:
+            self.shelves.append(Shelf(packed))
+
+    def select(self, rows: Int[Tensor, " rows"]) -> None:
+        """Makes these rows of the batch the new batch."""
+        for shelf in self.shelves:
+            shelf.select(rows)
+        self.recent.select(rows)
+
+    def crop(self, count: int) -> None:
+        """Takes the newest `count` slots back."""
+        young = min(count, self.recent.length)
+        self.recent.crop(young)
+        while young < count:
+            last = self.shelves[-1]
+            more = min(count - young, last.length)
+            last.crop(more)
+            young += more
+            if not last.length:
+                self.shelves.pop()
+
+    def gather(self, index: Int[Tensor, "batch heads read"]) -> Tensor:
+        """A copy of the slots at `index`, decoded, [batch, head, read, dim]."""
+        begin, out = 0, None
+        for shelf in self.shelves:
+            mine = self.storage.decode(shelf.take((index - begin).clamp(0, shelf.length - 1)))
+            out = mine if out is None else torch.where((index >= begin).unsqueeze(-1), mine, out)
+            begin += shelf.length
+        if not self.recent.length:
+            assert out is not None, "the store is empty"
+            return out
+        late = self.recent.gather((index - begin).clamp(0, self.recent.length - 1))
+        return late if out is None else torch.where((index >= begin).unsqueeze(-1), late, out)
+
+    def dot(self, query: Float[Tensor, "batch kv_head query head_dim"]) -> Float[Tensor, "batch kv_head query stored"]:
+        """The products of queries with each slot, for a column of keys."""
+        parts = [self.storage.dot(query, b) for shelf in self.shelves for b in shelf.blocks(BLOCK)]
+        return torch.cat([*parts, self.recent.dot(query)], dim=-1)
+
+    def mix(
+        self, weights: Float[Tensor, "batch kv_head query stored"]
+    ) -> Float[Tensor, "batch kv_head query value_dim"]:
+        """The sums of the slots by weights, for a column of values."""
+        out = self.recent.mix(weights[..., self.packed :])
+        begin = 0
+        for shelf in self.shelves:
+            for block in shelf.blocks(BLOCK):
+                out = out + self.storage.mix(weights[..., begin : begin + block.count], block)
+                begin += block.count
+        return out

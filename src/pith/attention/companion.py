@@ -1,0 +1,80 @@
+"""What a method does around whole forwards of a model, where one layer at a time is not enough."""
+
+from __future__ import annotations
+
+import weakref
+from typing import Any
+
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from pith.core import ModelError
+
+
+class Companion:
+    """Goes with one cache of one model, and is told of each forward that uses that cache.
+
+    A method makes a fresh one for each cache. It keeps what it needs between forwards; what it keeps in tensors counts
+    as bytes held.
+    """
+
+    def begin(self, cache: Any, decoder: Any) -> None:
+        """The cache was made; `decoder` is the model without its head."""
+
+    def before(self, cache: Any, tokens: Int[Tensor, "batch new"]) -> None:
+        """These tokens are about to be read."""
+
+    def after(
+        self,
+        cache: Any,
+        tokens: Int[Tensor, "batch new"],
+        mask: Int[Tensor, "batch seen"] | None,
+        hidden: Float[Tensor, "batch new hidden_dim"],
+    ) -> None:
+        """These tokens were read.
+
+        Args:
+            cache: the cache, which holds them.
+            tokens: the tokens.
+            mask: the forward's padding mask, if it had one.
+            hidden: what the model's head is given.
+        """
+
+    def tensors(self) -> list[Tensor]:
+        """Every tensor that it keeps."""
+        return []
+
+
+def accompany(companion: Companion, cache: Any, model: Any) -> None:
+    """Tells a companion of every forward with its cache, for as long as the cache lives."""
+    decoder = model.get_decoder() if hasattr(model, "get_decoder") else None
+    if decoder is None or decoder is model:
+        raise ModelError(f"{type(model).__name__} has no get_decoder(), so its forwards cannot be followed")
+    known = weakref.ref(cache)
+
+    def mine(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+        given = kwargs.get("past_key_values")
+        return given is not None and given is known() and not getattr(given, "unwatched", False)
+
+    def tokens_of(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        tokens = kwargs.get("input_ids", args[0] if args else None)
+        if tokens is None:
+            raise ModelError("a method of this recipe asks for tokens; give input_ids, not inputs_embeds")
+        return tokens
+
+    def before(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if mine(args, kwargs):
+            companion.before(kwargs["past_key_values"], tokens_of(args, kwargs))
+
+    def after(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
+        if mine(args, kwargs):
+            mask = kwargs.get("attention_mask")
+            companion.after(kwargs["past_key_values"], tokens_of(args, kwargs), mask, out.last_hidden_state)
+
+    handles = [
+        decoder.register_forward_pre_hook(before, with_kwargs=True),
+        decoder.register_forward_hook(after, with_kwargs=True),
+    ]
+    for handle in handles:
+        weakref.finalize(cache, handle.remove)
+    companion.begin(cache, decoder)

@@ -1,0 +1,70 @@
+"""The contract of methods that answer: which kept pairs does a query read?"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from pith.attention.step import Step
+from pith.core import Method, param
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some of the stored pairs, and where they and the queries stand while they are read.
+
+    Attributes:
+        index: the slots, [batch, heads, read]; heads is 1 where all read the same, kv_head, or query_head. Negative
+            entries are none. Each slot is in one part at most, and once.
+        keys_at: [batch or 1, read], the positions that the keys are rotated at; None is their place in the text.
+        query_at: [batch or 1, query], the positions that the queries are rotated at; None is their place in the text.
+        window: a query reads only the keys that stand less than so many slots before it; None is no such limit.
+    """
+
+    index: Int[Tensor, "batch heads read"]
+    keys_at: Int[Tensor, "rows read"] | None = None
+    query_at: Int[Tensor, "rows query"] | None = None
+    window: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading(Method):
+    """Lets each query read a part of what is stored, which stays whole.
+
+    A method writes `select`. What it keeps from step to step it puts into `Step.memory`. With `offload="cpu"` the pairs
+    are held in main memory and what is read is brought to the model's device.
+
+    Class attributes:
+        raw: whether keys are held before their rotation, so that they can be read at any position.
+    """
+
+    question: ClassVar[str] = "which kept pairs does a query read?"
+    contract: ClassVar[str] = "reading"
+    raw: ClassVar[bool] = False
+
+    offload: Literal["none", "cpu"] = param("none", "where the pairs are held: with the model, or in main memory")
+
+    @property
+    def block(self) -> int | None:
+        """The queries of a prompt that share a choice; None reads prompts whole, and densely."""
+        return None
+
+    @abstractmethod
+    def select(self, step: Step) -> Sequence[Part] | None:
+        """The parts that these queries read, the new tokens among them; None is everything.
+
+        A key is never read by an earlier query, whatever the parts say. One softmax goes over all parts.
+
+        Args:
+            step: its queries are one decoded token's, or those of one block of a prompt; the store holds nothing later.
+        """
+
+    def observe(
+        self, step: Step, parts: Sequence[Part], weights: Sequence[Float[Tensor, "batch query_head query read"]]
+    ) -> None:
+        """Is told the attention weights of what was just read, if a method overrides it."""

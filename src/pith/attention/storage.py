@@ -1,0 +1,87 @@
+"""The contract of methods that answer: how are kept pairs stored?"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from jaxtyping import Float
+from torch import Tensor
+
+from pith.core import Method
+
+Part = Literal["keys", "values"]
+"""Which half of the pairs is stored."""
+
+
+@dataclass(frozen=True)
+class Packed:
+    """Tokens in a storage's own form.
+
+    Attributes:
+        tokens: tensors [batch, head, token, ...]: what each token has of its own.
+        groups: tensors [batch, head, group, ...]: what the tokens of a group share, such as their scale.
+        size: consecutive tokens in a group; tokens = groups * size.
+        part: whether these are keys or values.
+    """
+
+    tokens: dict[str, Tensor]
+    groups: dict[str, Tensor]
+    size: int
+    part: Part
+
+    @property
+    def count(self) -> int:
+        """The number of tokens."""
+        return next(iter(self.tokens.values())).shape[2]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Storage(Method):
+    """Holds kept pairs in fewer bytes.
+
+    A method writes `due`, `encode` and `decode`. The newest tokens stay as they are until `due` asks for them; then
+    they are encoded once and never again. Attention reads what is packed block by block, so that no second copy of the
+    cache in full precision comes to be.
+    """
+
+    question: ClassVar[str] = "how are kept pairs stored?"
+    contract: ClassVar[str] = "storage"
+
+    @abstractmethod
+    def due(self, part: Part, held: int, prefill: bool) -> int:
+        """How many of the `held` oldest tokens in full precision are to be encoded now, after this forward."""
+
+    @abstractmethod
+    def encode(
+        self,
+        x: Float[Tensor, "batch kv_head token dim"],
+        part: Part,
+        query: Float[Tensor, "batch query_head query dim"] | None,
+    ) -> Packed:
+        """Packs tokens.
+
+        Args:
+            x: keys as attention uses them, or values; as many tokens as `due` gave, or fewer, of any number.
+            part: which of the two.
+            query: the queries of the forward that has just attended, as attention used them; None where there are none.
+        """
+
+    @abstractmethod
+    def decode(self, packed: Packed) -> Float[Tensor, "batch kv_head token dim"]:
+        """The tokens as `encode` was given them, as nearly as the form allows, in their dtype."""
+
+    def dot(
+        self, query: Float[Tensor, "batch kv_head query dim"], packed: Packed
+    ) -> Float[Tensor, "batch kv_head query token"]:
+        """The products of queries with packed keys; a method overrides it where its form allows a cheaper way."""
+        keys = self.decode(packed)
+        return query.to(keys.dtype) @ keys.transpose(-1, -2)
+
+    def mix(
+        self, weights: Float[Tensor, "batch kv_head query token"], packed: Packed
+    ) -> Float[Tensor, "batch kv_head query dim"]:
+        """The sums of packed values by weights; a method overrides it where its form allows a cheaper way."""
+        values = self.decode(packed)
+        return weights.to(values.dtype) @ values
