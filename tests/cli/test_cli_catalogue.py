@@ -47,7 +47,7 @@ def test_a_parameter_that_is_a_method_is_shown_as_its_text() -> None:
         card = json.loads(pith_("methods", "per_head", "--json").stdout)
     assert "snapkv()" in shown
     assert "an eviction or an" in shown
-    assert card["parameters"][1] == {
+    assert card["parameters"][0] == {
         "name": "of",
         "kind": "eviction or allocation",
         "default": "snapkv()",

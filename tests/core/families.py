@@ -14,7 +14,6 @@ from pith.cache.random_eviction import RandomEviction
 from pith.cache.snapkv import SnapKV
 from pith.core import Method, Paper, param, registry
 
-
 STAND_IN = Paper("", "A stand-in", "The Pith authors", 2026)
 
 

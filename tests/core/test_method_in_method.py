@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from core.families import Coarse, PerHead, PerLayer, registered
-from pith.attention import Allocation, Retention
+from pith.attention import Retention
 from pith.cache.random_eviction import RandomEviction
 from pith.cache.snapkv import SnapKV
-from pith.core import ParameterError, PithError, Recipe, RecipeSyntaxError, UnknownMethodError, param
+from pith.core import Method, ParameterError, PithError, Recipe, RecipeSyntaxError, UnknownMethodError, param
 
 
 @pytest.fixture(autouse=True)
@@ -162,14 +162,17 @@ def test_a_damaged_table_is_told_clearly(of: str, error: type[PithError], says: 
 
 def test_a_class_of_several_contracts_is_named_by_them() -> None:
     @dataclass(frozen=True, kw_only=True)
-    class Loose(Allocation):
+    class Loose(Method):
+        size: int = param(4, "a number")
         of: Retention = param(RandomEviction(), "any of them")
 
-    assert Loose.parameters()[0].allowed == "an eviction or an allocation, such as random_eviction"
+    assert Loose.parameters()[1].kind == "eviction or allocation"
+    assert Loose.parameters()[1].allowed == "an eviction or an allocation, such as random_eviction"
+    assert str(Loose(size=3, of=PerHead())) == "loose(per_head(), size=3)"
 
 
 def test_a_parameter_says_which_methods_it_takes() -> None:
-    floor, of = PerHead.parameters()
+    of, floor = PerHead.parameters()
     assert (of.kind, of.default) == ("eviction or allocation", SnapKV())
     assert of.allowed == "an eviction or an allocation, such as snapkv"
     assert [one.__name__ for one in of.takes] == ["Eviction", "Allocation"]

@@ -43,6 +43,7 @@ class Retention(Method):
         raw: whether keys are held before their rotation.
         rotates: whether `score` asks for the layer's rotation (`Step.rotor`).
         ragged: whether heads may keep different numbers of pairs.
+        moves: whether `limit` is asked at each decoded token too; else it stays what the prompt left.
     """
 
     question: ClassVar[str] = "which pairs are kept?"
@@ -51,6 +52,7 @@ class Retention(Method):
     raw: ClassVar[bool] = False
     rotates: ClassVar[bool] = False
     ragged: ClassVar[bool] = False
+    moves: ClassVar[bool] = False
 
     @property
     @abstractmethod

@@ -57,7 +57,7 @@ class Evictor:
             store.carry(numbers)
         if not (step.prefill or self.eviction.every_step):
             return False
-        if step.prefill or self._limit is None:
+        if step.prefill or self._limit is None or self.eviction.moves:
             rows = torch.as_tensor(seen, device=step.query.device).expand(step.query.shape[0])
             self._limit = self.eviction.limit(rows, Seat(*self._seat, self._token_bytes(step)))
             self._slots = int(self._limit.max())

@@ -163,7 +163,7 @@ class Ragged:
         """The products of queries with each slot; 0 for empty ones."""
         keys = self._past.dense()[0, 0]
         asked = query.flatten(0, 1).to(keys.dtype)
-        flat = F.grouped_mm(keys, asked.transpose(-1, -2), offs=self._layout.ends)
+        flat = F.grouped_mm(_aligned(keys), _aligned(asked).transpose(-1, -2), offs=self._layout.ends)
         logits = rearrange(self._layout.rectangle(flat, 0), "b h n query -> b h query n")
         return torch.cat([logits, self._rest.dot(query)], dim=-1) if self._rest.length else logits
 
@@ -173,9 +173,19 @@ class Ragged:
         """The sums of the slots by weights."""
         values, width = self._past.dense()[0, 0], self._layout.width
         flat = self._layout.flat(rearrange(weights[..., :width], "b h query n -> b h n query").to(values.dtype))
-        out = F.grouped_mm(flat.t().contiguous(), values, offs=self._layout.ends)
+        out = F.grouped_mm(_aligned(flat.t()), _aligned(values), offs=self._layout.ends)
         out = out.view(*self._layout.counts.shape, *out.shape[1:])
         return out + self._rest.mix(weights[..., width:]) if self._rest.length else out
+
+
+def _aligned(matrix: Tensor) -> Tensor:
+    """The same numbers in rows that begin at multiples of 16 bytes, as grouped products ask for."""
+    columns, step = matrix.shape[-1], 16 // matrix.element_size()
+    if matrix.stride(-1) == 1 and matrix.stride(-2) % step == 0:
+        return matrix
+    roomy = matrix.new_empty((*matrix.shape[:-1], -(-columns // step) * step))
+    roomy[..., :columns] = matrix
+    return roomy[..., :columns]
 
 
 def align(index: Int[Tensor, "batch heads kept"]) -> Int[Tensor, "batch heads most"]:

@@ -55,9 +55,10 @@ class Reader:
         logits = [_products(query, keys) for query, keys, _, _ in read]
         masks = [_full(mask, product) for (_, _, _, mask), product in zip(read, logits, strict=True)]
         scaling = step.query.shape[-1] ** -0.5 if call.scaling is None else call.scaling
-        weights = softmax_of_logits(
+        shares = softmax_of_logits(
             torch.cat(logits, dim=-1), torch.cat(masks, dim=-1), scaling, call.softcap, call.sinks
-        ).split([len(product[0, 0, 0]) for product in logits], dim=-1)
+        )
+        weights = torch.split(shares, [product.shape[-1] for product in logits], dim=-1)
         if self._observes:
             self.reading.observe(step, parts, weights)
         out = [_mixed(w.to(values.dtype), values) for w, (_, _, values, _) in zip(weights, read, strict=True)]

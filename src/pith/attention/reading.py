@@ -68,3 +68,8 @@ class Reading(Method):
         self, step: Step, parts: Sequence[Part], weights: Sequence[Float[Tensor, "batch query_head query read"]]
     ) -> None:
         """Is told the attention weights of what was just read, if a method overrides it."""
+
+
+def read_count(budget: float, stored: int) -> int:
+    """The tokens that a budget means: a share of what is stored where it is a fraction, else a count."""
+    return max(1, int(budget * stored + 1e-6)) if isinstance(budget, float) else budget
