@@ -11,8 +11,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from pith.attention.companion import Companion
+from pith.attention.reading import Reading
 from pith.attention.step import Step
-from pith.core import Budget, Method, param, parse_budget
+from pith.attention.storage import Storage
+from pith.core import Budget, Method, ParameterError, param, parse_budget
 
 
 @dataclass(frozen=True)
@@ -93,6 +95,17 @@ class Retention(Method):
         """
         return None
 
+    def refuses(self, other: Method) -> str | None:
+        """Keys are held in one form only, and heads of unequal length cannot be packed head by head."""
+        if isinstance(other, Storage):
+            if self.renumbers:
+                return f"{self.name} places keys at other positions again and again, which {other.name} packs for good"
+            if self.ragged and other.per_head:
+                return f"heads keep different numbers of pairs, and {other.name} packs all heads of a layer together"
+        if isinstance(other, Reading) and self.renumbers and (self.raw or other.raw):
+            return f"{self.name} and {other.name} each place keys at positions of their own"
+        return None
+
     def companion(self) -> Companion | None:
         """What the method does around whole forwards of the model, for one cache; None is nothing."""
         return None
@@ -138,6 +151,24 @@ class Allocation(Retention):
     contract: ClassVar[str] = "allocation"
 
     of: Retention
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.of.renumbers or self.of.raw or self.of.moves or self.of.companion() is not None:
+            raise ParameterError(
+                f"{self.name}: of={self.of} is not allowed; allowed is a method that scores each pair when a prompt "
+                "was read, such as snapkv"
+            )
+
+    @property
+    def rotates(self) -> bool:  # type: ignore[override]
+        """Whether the other method asks for the layer's rotation."""
+        return self.of.rotates
+
+    @property
+    def ragged(self) -> bool:  # type: ignore[override]
+        """Whether the other method lets heads keep different numbers of pairs."""
+        return self.of.ragged
 
     @property
     def keeps_all(self) -> bool:

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
-from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformers.cache_utils import CacheLayerMixin
@@ -17,8 +16,9 @@ from pith.attention.attend import attend, attend_causally, causal_mask
 from pith.attention.call import Call
 from pith.attention.placement import text_positions
 from pith.attention.rotary import Rotor
-from pith.attention.step import BLOCK, Step
+from pith.attention.step import Step
 from pith.attention.store import PADDING, Store
+from pith.attention.unfused import renumbered, written_out
 from pith.core import InputError
 
 
@@ -198,10 +198,10 @@ class LayerCache(CacheLayerMixin):  # type: ignore[misc]
             if out is not None:
                 return out
         if not self.store.plain:
-            return _written_out(step)
+            return written_out(step)
         query, keys = step.query, step.keys
         if self.answers.raw and self._dropped_at and self.evictor is not None and self.evictor.eviction.renumbers:
-            query, keys = _renumbered(step)
+            query, keys = renumbered(step)
         if first and new > 1 and not self.store.padded and call.plain:
             return attend_causally(query, keys, step.values, call.scaling, call.dropout)
         mask = causal_mask(new, step.stored, step.real if step.padded else None, query.device)
@@ -278,24 +278,3 @@ class LayerCache(CacheLayerMixin):  # type: ignore[misc]
             raw=self.answers.raw,
             memory={} if self.reader is None else self.reader.memory,
         )
-
-
-def _renumbered(step: Step) -> tuple[Tensor, Tensor]:
-    """Queries and keys, rotated at their indices among what is stored."""
-    assert step.rotor is not None
-    index = (step.real.cumsum(dim=-1) - 1).clamp(min=0)
-    own = slice(step.stored - step.query.shape[2], step.stored)
-    query = step.rotor.unrotate(step.query, step.rotor.text(step.positions[:, :1, own]))
-    return step.rotor.rotate(query, index[:, :1, own]), step.rotor.rotate(step.store.keys, index)
-
-
-def _written_out(step: Step) -> Float[Tensor, "batch query_head query value_dim"]:
-    """The attention over a store that no fused kernel can read."""
-    outs, count = [], step.query.shape[2]
-    for start in range(0, count, BLOCK):
-        size = min(BLOCK, count - start)
-        weights = step.attention(size, skip=count - start - size)
-        folded = rearrange(weights, "b (kv group) query key -> b kv (group query) key", kv=step.kv_head)
-        out = step.store.mix(folded).to(step.query.dtype)
-        outs.append(rearrange(out, "b kv (group query) dim -> b (kv group) query dim", query=size))
-    return outs[0] if len(outs) == 1 else torch.cat(outs, dim=2)

@@ -44,10 +44,14 @@ class Storage(Method):
     A method writes `due`, `encode` and `decode`. The newest tokens stay as they are until `due` asks for them; then
     they are encoded once and never again. Attention reads what is packed block by block, so that no second copy of the
     cache in full precision comes to be.
+
+    Class attributes:
+        per_head: whether tokens are packed head by head or layer by layer, so that heads must be equally long.
     """
 
     question: ClassVar[str] = "how are kept pairs stored?"
     contract: ClassVar[str] = "storage"
+    per_head: ClassVar[bool] = False
 
     @abstractmethod
     def due(self, part: Part, held: int, prefill: bool) -> int:

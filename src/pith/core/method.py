@@ -31,6 +31,10 @@ class Method(Parametrised, ABC):
     contract: ClassVar[str] = ""
     order: ClassVar[int] = 1
 
+    def refuses(self, other: Method) -> str | None:
+        """Why this method cannot stand in a recipe with another one; None if it can."""
+        return None
+
     def claimed(self, tokens: int, token_bytes: int) -> float:
         """The share of the dense cache that the method says it holds after a prompt; contracts that shrink it override.
 

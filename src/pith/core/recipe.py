@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ class Recipe:
         methods: the methods; none makes the dense model.
 
     Raises:
-        RecipeError: two methods answer one question.
+        RecipeError: two methods answer one question, or one of them cannot act with another.
 
     Example:
         >>> from pith.cache.snapkv import SnapKV
@@ -41,6 +42,9 @@ class Recipe:
                 raise RecipeError(
                     f"{other.name} and {method.name} both answer the question {method.question!r}; keep one of them"
                 )
+        for method, other in itertools.permutations(self.methods, 2):
+            if reason := method.refuses(other):
+                raise RecipeError(f"{method.name} and {other.name} cannot be combined: {reason}")
 
     @classmethod
     def parse(cls, text: str) -> Recipe:

@@ -18,6 +18,7 @@ def cache_bytes(cache: Any) -> int:
     tensors = [
         t for layer in cache.layers for t in (layer.tensors() if hasattr(layer, "tensors") else held(layer, seen))
     ]
+    tensors += cache.tensors() if hasattr(cache, "tensors") else ()  # what belongs to no layer, such as a companion's
     storages = {(t.device, t.untyped_storage().data_ptr()): t.untyped_storage().nbytes() for t in tensors}
     return sum(storages.values())
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -44,8 +45,8 @@ class Row:
 
     @property
     def budgets(self) -> tuple[object, ...]:
-        """The budgets of the recipe's methods."""
-        return tuple(getattr(method, "budget") for method in self.recipe if hasattr(method, "budget"))  # noqa: B009
+        """The budgets of the recipe's methods, and of the methods in them."""
+        return tuple(budget for method in self.recipe for budget in _budgets(method))
 
     @property
     def share(self) -> float:
@@ -80,9 +81,24 @@ def label(recipe: Recipe) -> str:
 
 
 def _text(method: Method, with_budget: bool) -> str:
-    """The method with what differs from its defaults, and its budget or not."""
-    given = {p.name: getattr(method, p.name) for p in method.parameters() if getattr(method, p.name) != p.default}
-    given.pop("budget", None)
-    if with_budget and hasattr(method, "budget"):
-        given = {"budget": method.budget, **given}
-    return method.name + (f"({', '.join(f'{name}={value!r}' for name, value in given.items())})" if given else "")
+    """The method with what differs from its defaults, and its budgets or not; a method in it stands first."""
+    first = next((p.name for p in method.parameters() if p.takes), None)
+    words = []
+    for p in method.parameters():
+        value = getattr(method, p.name)
+        shown = with_budget if p.name == "budget" else value != p.default
+        if isinstance(value, Method):
+            text = _text(value, with_budget)
+            words.append(text if p.name == first else f"{p.name}={text}")
+        elif shown:
+            words.append(f"{p.name}={value!r}")
+    return method.name + (f"({', '.join(words)})" if words else "")
+
+
+def _budgets(method: Method) -> Iterator[object]:
+    for p in method.parameters():
+        value = getattr(method, p.name)
+        if p.name == "budget":
+            yield value
+        elif isinstance(value, Method):
+            yield from _budgets(value)
