@@ -1,9 +1,11 @@
-"""Decoding speed and bytes held: dense Transformers, Pith without a method, and every method at several budgets.
+"""Decoding speed and bytes held: dense Transformers, Pith without a method, and methods at several budgets.
 
 A randomly initialised Llama shape (8 layers, hidden 512, 8 query and 2 key-value heads of size 64) reads a prompt and
 decodes; the subjects take turns in one process, and medians and ratios to dense Transformers are written as JSON.
 
-    python benchmarks/cache_decode.py --lengths 2048,8192,16384 --out benchmarks/results/cache_decode.json
+    python benchmarks/cache_decode.py --lengths 8192 --families eviction,allocation --budgets 0.25
+    python benchmarks/cache_decode.py --lengths 16384 --families reading --budgets ""
+    python benchmarks/cache_decode.py --lengths 16384 --recipe "kivi(bits=2)" --dtype bfloat16
 """
 
 from __future__ import annotations
@@ -20,11 +22,12 @@ from typing import Any
 import torch
 from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM
 
-from pith.core import PithWarning, Recipe, methods
+from pith.core import PithWarning, Recipe
 from pith.measure import cache_bytes
 from pith.measure.environment import environment
+from pith.study import grid, parse_budgets
 
-DENSE, RUNTIME = "dense Transformers", "dense"
+DENSE = "dense Transformers"
 
 
 def shape(dtype: torch.dtype, device: str) -> LlamaForCausalLM:
@@ -104,17 +107,20 @@ def measure(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--lengths", default="2048,8192,16384", help="prompt lengths, in tokens")
-    parser.add_argument("--budgets", default="0.5,0.25,0.1")
-    parser.add_argument("--methods", default=",".join(methods()), help="names of methods")
+    parser.add_argument("--families", default="", help="contracts, such as eviction,reading: all their methods")
+    parser.add_argument("--recipe", action="append", default=[], help="a recipe; may be given several times")
+    parser.add_argument("--budgets", default="0.5,0.25,0.1", help="for recipes that leave theirs open")
+    parser.add_argument("--dtype", help="float32 or bfloat16; by default the device's")
     parser.add_argument("--rounds", type=int, default=5, help="interleaved rounds that count")
     parser.add_argument("--decoded", type=int, default=32, help="decoded tokens in each run")
     parser.add_argument("--out", type=Path, help="a JSON file to write")
     args = parser.parse_args()
     warnings.simplefilter("ignore", PithWarning)
-    recipes = [DENSE, RUNTIME]
-    recipes += [f"{name}(budget={budget})" for name in args.methods.split(",") for budget in args.budgets.split(",")]
+    families = [name for name in args.families.split(",") if name]
+    recipes = [DENSE, *map(str, grid(args.recipe, parse_budgets(args.budgets), families))]
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    model = shape(torch.bfloat16 if device == "cuda" else torch.float32, device)
+    dtype = args.dtype or ("bfloat16" if device == "cuda" else "float32")
+    model = shape(getattr(torch, dtype), device)
     settings = {"rounds": args.rounds, "decoded": args.decoded}
     found: dict[str, Any] = {"environment": environment(model, settings), "lengths": {}}
     for length in map(int, args.lengths.split(",")):

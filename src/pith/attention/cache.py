@@ -51,6 +51,18 @@ class PithCache(Cache):  # type: ignore[misc]
         if self.companion is not None:
             yield from self.companion.tensors()
 
+    def reorder_cache(self, beam_idx: Tensor) -> None:
+        """Beam search: each row goes on from another row."""
+        super().reorder_cache(beam_idx)
+        if self.companion is not None:
+            self.companion.select(beam_idx)
+
+    def batch_select_indices(self, indices: Tensor) -> None:
+        """Keeps these rows of the batch."""
+        super().batch_select_indices(indices)
+        if self.companion is not None:
+            self.companion.select(indices)
+
     def served(self) -> list[LayerCache]:
         """The layers that are Pith's."""
         return [layer for layer in self.layers if isinstance(layer, LayerCache)]

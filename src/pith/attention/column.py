@@ -98,7 +98,8 @@ class Column:
             live = live.expand(-1, index.shape[1], *live.shape[2:])
         self._buffer = gather(live, index)
         if self._empty is not None:
-            self._buffer.masked_fill_((index < 0).to(self._buffer.device), self._empty)
+            gone = (index < 0).to(self._buffer.device)
+            self._buffer.masked_fill_(gone.reshape(*gone.shape, *[1] * (live.ndim - 3)), self._empty)
         self._start, self.length = 0, index.shape[-1]
 
     def drop(self, index: Int[Tensor, "batch heads"]) -> None:

@@ -16,7 +16,14 @@ class Companion:
 
     A method makes a fresh one for each cache. It keeps what it needs between forwards; what it keeps in tensors counts
     as bytes held.
+
+    Attributes:
+        model: the model, with its head; known from `begin` on.
+        mask: the padding mask of the forward under way, if it has one.
     """
+
+    model: Any = None
+    mask: Tensor | None = None
 
     def begin(self, cache: Any, decoder: Any) -> None:
         """The cache was made; `decoder` is the model without its head."""
@@ -39,6 +46,9 @@ class Companion:
             mask: the forward's padding mask, if it had one.
             hidden: what the model's head is given.
         """
+
+    def select(self, rows: Int[Tensor, " rows"]) -> None:
+        """The cache makes these rows of the batch the new batch."""
 
     def tensors(self) -> list[Tensor]:
         """Every tensor that it keeps."""
@@ -64,12 +74,14 @@ def accompany(companion: Companion, cache: Any, model: Any) -> None:
 
     def before(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if mine(args, kwargs):
+            companion.mask = kwargs.get("attention_mask")
             companion.before(kwargs["past_key_values"], tokens_of(args, kwargs))
 
     def after(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
         if mine(args, kwargs):
             mask = kwargs.get("attention_mask")
             companion.after(kwargs["past_key_values"], tokens_of(args, kwargs), mask, out.last_hidden_state)
+            companion.mask = None
 
     handles = [
         decoder.register_forward_pre_hook(before, with_kwargs=True),
@@ -77,4 +89,5 @@ def accompany(companion: Companion, cache: Any, model: Any) -> None:
     ]
     for handle in handles:
         weakref.finalize(cache, handle.remove)
+    companion.model = model
     companion.begin(cache, decoder)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from pith.attention.call import Call
-from pith.attention.eviction import Retention, Seat
+from pith.attention.eviction import Allocation, Retention, Seat
 from pith.attention.placement import Placement, before_last_gap
 from pith.attention.step import Step
 from pith.attention.store import PADDING, Store
@@ -50,25 +51,27 @@ class Evictor:
             call, step: the forward that has just attended.
             seen: the real tokens that each row has seen.
         """
-        store = step.store
+        store, moves = step.store, self.eviction.moves
+        evicts = step.prefill or self.eviction.every_step
+        if evicts and (step.prefill or self._limit is None or moves):
+            rows = torch.as_tensor(seen, device=step.query.device).expand(step.query.shape[0])
+            self._limit = self.eviction.limit(rows, Seat(*self._seat, self._token_bytes(step)))
+            self._slots = int(self._limit.max())
+        step = replace(step, limit=self._limit)
         if self._carries:
             numbers = self.eviction.carry(step)
             assert numbers is not None
             store.carry(numbers)
-        if not (step.prefill or self.eviction.every_step):
+        if not evicts:
             return False
-        if step.prefill or self._limit is None or self.eviction.moves:
-            rows = torch.as_tensor(seen, device=step.query.device).expand(step.query.shape[0])
-            self._limit = self.eviction.limit(rows, Seat(*self._seat, self._token_bytes(step)))
-            self._slots = int(self._limit.max())
-        held = store.length - store.dead
-        if held <= self._slots and not (step.prefill and store.padded and self._row_is_over(store)):
+        held, uneven = store.length - store.dead, store.padded and (step.prefill or moves)
+        if held <= self._slots and not (uneven and self._row_is_over(store)):
             return False
         scores = self.eviction.score(step)
         if self.eviction.ragged:
             counts = self.eviction.split(scores.masked_fill(~step.real, float("-inf")), self._limit)
             store.keep(best(scores, store.positions, counts), ragged=True)
-        elif held == self._slots + 1 and not step.prefill:
+        elif held == self._slots + 1 and not step.prefill and not uneven:
             self._drop_one(call, store, worst(scores, store.positions, self._limit, store.padded))
         else:
             self._keep(call, store, best(scores, store.positions, self._limit))
@@ -158,4 +161,6 @@ def worst(
 
 def overrides(method: Method, name: str) -> bool:
     """Whether a method's class has its own function of that name, not its contract's."""
+    while isinstance(method, Allocation):  # which hands on the other method's
+        method = method.of
     return not getattr(type(method), name).__module__.startswith("pith.attention.")

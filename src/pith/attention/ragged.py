@@ -106,6 +106,13 @@ class Ragged:
             new = new.expand(-1, self.heads, *new.shape[2:])
         self._rest.append(new, decoding)
 
+    def put(self, slots: Tensor) -> None:
+        """Writes every slot of the rectangle anew, where both parts are plain."""
+        width = self._layout.width
+        self._past.dense().copy_(self._layout.flat(slots[:, :, :width])[None, None])
+        if self._rest.length:
+            self._rest.dense().copy_(slots[:, :, width:])
+
     def pack(self, query: Tensor | None, prefill: bool) -> None:
         """Encodes what is due of what came later."""
         self._rest.pack(query, prefill)
@@ -161,6 +168,8 @@ class Ragged:
 
     def dot(self, query: Float[Tensor, "batch kv_head query head_dim"]) -> Float[Tensor, "batch kv_head query stored"]:
         """The products of queries with each slot; 0 for empty ones."""
+        if not self._layout.width:
+            return self._rest.dot(query)
         keys = self._past.dense()[0, 0]
         asked = query.flatten(0, 1).to(keys.dtype)
         flat = F.grouped_mm(_aligned(keys), _aligned(asked).transpose(-1, -2), offs=self._layout.ends)
@@ -171,7 +180,10 @@ class Ragged:
         self, weights: Float[Tensor, "batch kv_head query stored"]
     ) -> Float[Tensor, "batch kv_head query value_dim"]:
         """The sums of the slots by weights."""
-        values, width = self._past.dense()[0, 0], self._layout.width
+        width = self._layout.width
+        if not width:
+            return self._rest.mix(weights)
+        values = self._past.dense()[0, 0]
         flat = self._layout.flat(rearrange(weights[..., :width], "b h query n -> b h n query").to(values.dtype))
         out = F.grouped_mm(_aligned(flat.t()), _aligned(values), offs=self._layout.ends)
         out = out.view(*self._layout.counts.shape, *out.shape[1:])

@@ -49,7 +49,7 @@ class Reader:
         if parts is None:
             return None
         read = [self._gathered(step, part) for part in parts]
-        if len(parts) == 1 and call.plain and not self._observes:
+        if len(parts) == 1 and call.plain and not self._observes and parts[0].index.ndim == 3:
             query, keys, values, mask = read[0]
             return attend(query, keys, values, mask, call.scaling, dropout=call.dropout)
         logits = [_products(query, keys) for query, keys, _, _ in read]
@@ -65,51 +65,62 @@ class Reader:
         return torch.stack(out).sum(dim=0)
 
     def _gathered(self, step: Step, part: Part) -> tuple[Tensor, Tensor, Tensor, Bool[Tensor, ...] | None]:
-        """Queries, keys, values and mask of a part, [batch, head, ...]; head is kv_head, or query_head."""
-        index, kv_head = part.index, step.kv_head
-        each_query_head = index.shape[1] > kv_head
-        if each_query_head:
-            index = rearrange(index, "b (kv group) n -> b kv (group n)", kv=kv_head)
+        """Queries, keys, values and mask of a part, [batch, head, ...]; head is kv_head, or query_head.
+
+        Where each query reads its own, keys and values are [batch, head, query, read, dim].
+        """
+        kv_head, count = step.kv_head, part.index.shape[-1]
+        group = max(part.index.shape[1] // kv_head, 1)  # lists of slots for each key-value head
+        index = rearrange(part.index.flatten(2), "b (heads group) n -> b heads (group n)", group=group)
         keys, values = step.store.gather(index)
         query = step.query
         if step.rotor is not None and step.raw:
-            at = step.rotor.text(step.store.positions_at(index)) if part.keys_at is None else part.keys_at.unsqueeze(1)
+            if part.keys_at is None:
+                at = step.rotor.text(step.store.positions_at(index))
+            else:
+                at = part.keys_at.repeat(1, index.shape[-1] // max(count, 1)).unsqueeze(1)
             keys = step.rotor.rotate(keys, at.expand(len(keys), -1, -1))
         if step.rotor is not None and part.query_at is not None:
             at = step.rotor.text(step.positions[:, :1, step.stored - query.shape[2] :])
             query = step.rotor.rotate(
                 step.rotor.unrotate(query, at), part.query_at.unsqueeze(1).expand(len(query), 1, -1)
             )
-        if each_query_head:
-            count = part.index.shape[-1]
-            keys = rearrange(keys, "b kv (group n) d -> b (kv group) n d", n=count)
-            values = rearrange(values, "b kv (group n) d -> b (kv group) n d", n=count)
+        lists = (kv_head * group, *part.index.shape[2:])
+        keys, values = (x.reshape(len(x), *lists, x.shape[-1]) for x in (keys, values))
         return query, keys, values, self._mask(step, part)
 
     def _mask(self, step: Step, part: Part) -> Bool[Tensor, "batch heads query read"] | None:
         count = step.query.shape[2]
-        slots = part.index.unsqueeze(2)
-        if count == 1 and part.window is None and not step.padded:
+        slots = part.index if part.index.ndim == 4 else part.index.unsqueeze(2)
+        if count == 1 and part.window is None and part.beyond is None and not step.padded:
             return None if bool((part.index >= 0).all()) else slots >= 0
         asking = torch.arange(step.stored - count, step.stored, device=slots.device)[:, None]
         mask = (slots >= 0) & (slots <= asking)
         if part.window is not None:
             mask &= asking - slots < part.window
+        if part.beyond is not None:
+            mask &= asking - slots >= part.beyond
         if step.padded:
-            real = step.store.positions_at(part.index, step.query.shape[1] // step.kv_head) >= 0
+            real = step.store.positions_at(part.index.flatten(2), step.query.shape[1] // step.kv_head) >= 0
             # padding looks at itself, so that no row of the softmax is empty
-            mask &= real.unsqueeze(2) | (slots == asking)
+            mask &= real.reshape(*real.shape[:2], *slots.shape[2:]) | (slots == asking)
         return mask
 
 
 def _products(query: Tensor, keys: Tensor) -> Float[Tensor, "batch query_head query read"]:
     group = query.shape[1] // keys.shape[1]
+    if keys.ndim == 5:
+        folded = rearrange(query, "b (kv group) query dim -> b kv query group dim", group=group)
+        return rearrange(folded @ keys.transpose(-1, -2), "b kv query group n -> b (kv group) query n")
     folded = rearrange(query, "b (kv group) query dim -> b kv (group query) dim", group=group)
     return rearrange(folded @ keys.transpose(-1, -2), "b kv (group query) n -> b (kv group) query n", group=group)
 
 
 def _mixed(weights: Tensor, values: Tensor) -> Float[Tensor, "batch query_head query value_dim"]:
     group = weights.shape[1] // values.shape[1]
+    if values.ndim == 5:
+        folded = rearrange(weights, "b (kv group) query n -> b kv query group n", group=group)
+        return rearrange(folded @ values, "b kv query group dim -> b (kv group) query dim")
     folded = rearrange(weights, "b (kv group) query n -> b kv (group query) n", group=group)
     return rearrange(folded @ values, "b kv (group query) dim -> b (kv group) query dim", group=group)
 

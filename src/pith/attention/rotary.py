@@ -122,6 +122,13 @@ class Rotor:
         """x, rotated at these positions, as it was before."""
         return self._turned(self._rotary.unrotate, x, at)
 
+    def average(
+        self, x: Float[Tensor, "batch head token dim"], at: Int[Tensor, "batch place"]
+    ) -> Float[Tensor, "batch head token dim"]:
+        """x, not rotated, as it is on average over these places in the text; a rotation is linear in its tables."""
+        cos, sin = self._rotary.tables(at, x)
+        return self._rotary.rotate(self._module, x, (cos.mean(1, keepdim=True), sin.mean(1, keepdim=True)))
+
     def _turned(self, turn: Callable[..., Tensor], x: Tensor, at: Tensor) -> Tensor:
         if at.shape[1] == 1:
             return turn(self._module, x, self._rotary.tables(at[:, 0].expand(len(x), -1), x))

@@ -34,6 +34,7 @@ class Step:
         scaling, softcap, sinks: what the layer's attention multiplies, caps and adds (see `attend`).
         rotor: the layer's rotation; None unless a method of the recipe asked for it (`raw`, `renumbers`, `rotates`).
         raw: whether the store holds keys before their rotation.
+        limit: how many pairs each row may keep, on average over its heads; None where nothing is to be dropped.
         memory: tensors [batch, ...] and other values that a reading keeps in the layer from step to step; they count
             as bytes held, and are emptied whenever pairs are let go.
     """
@@ -48,6 +49,7 @@ class Step:
     sinks: Float[Tensor, " query_head"] | None = None
     rotor: Rotor | None = None
     raw: bool = False
+    limit: Int[Tensor, " batch"] | None = None
     memory: dict[str, Any] = field(default_factory=dict)
 
     @property

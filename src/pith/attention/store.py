@@ -90,6 +90,12 @@ class Store:
         for column in self._columns():
             yield from column.tensors()
 
+    def extras(self) -> Iterator[Tensor]:
+        """What is held beside keys and values: positions, and what an eviction carries."""
+        for column in self._columns():
+            if column is not self.key_column and column is not self.value_column:
+                yield from column.tensors()
+
     def append(
         self,
         keys: Float[Tensor, "batch kv_head new head_dim"],
@@ -113,8 +119,10 @@ class Store:
 
     def carry(self, numbers: Float[Tensor, "batch heads stored"]) -> None:
         """Keeps a number for each slot, in place of the one before."""
-        if self._carried is None or not self._carried.plain:
+        if self._carried is None:
             self._carried = Column.of(numbers.float())
+        elif isinstance(self._carried, Ragged):
+            self._carried.put(numbers)
         else:
             self._carried.dense().copy_(numbers)
 

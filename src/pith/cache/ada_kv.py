@@ -25,9 +25,11 @@ class AdaKV(Allocation):
     Pairs that the other method always keeps (SnapKV's window) are every head's own and are not divided. Heads take
     just the memory of what they keep.
 
-    Deviates: nothing in the numbers. The share that all heads have alike is `floor_alpha`, as in the authors' code; an
-    early version of the paper calls the other share alpha. Their code can drop pairs by rounding where all would fit;
-    here all are kept then.
+    Deviates: nothing in the numbers that they keep. The share that all heads have alike is `floor_alpha`, as in the
+    authors' code; an early version of the paper calls the other share alpha. Their rounding can drop a few pairs where
+    all would fit; here all are kept then. With grouped queries a key-value head is a head, as with their gqa_support;
+    without it they choose for each query head, which holds as many times the bytes. Their `normalize`, which no command
+    of theirs sets, is left out. A window longer than the budget is cut to its latest tokens.
     """
 
     paper: ClassVar[Paper] = Paper(
@@ -46,13 +48,16 @@ class AdaKV(Allocation):
         self, scores: Float[Tensor, "batch kv_head key"], limit: Int[Tensor, " batch"]
     ) -> Int[Tensor, "batch kv_head"]:
         """See the class."""
-        own = scores == float("inf")
-        window = own.sum(dim=-1)
-        budget = (limit - window.amax(dim=-1)).clamp(min=0)
+        own, heads = scores == float("inf"), scores.shape[1]
+        window = torch.minimum(own.sum(dim=-1), limit.unsqueeze(-1))
+        budget = limit - window.amax(dim=-1)
         ranked = scores.masked_fill(own, float("-inf")).flatten(1).argsort(dim=-1, descending=True, stable=True)
-        wins = torch.arange(ranked.shape[-1], device=scores.device) < (budget * scores.shape[1]).unsqueeze(-1)
-        head = (ranked // scores.shape[-1]).masked_fill(~wins, scores.shape[1])
-        won = torch.zeros(len(scores), scores.shape[1] + 1, device=scores.device)
+        wins = torch.arange(ranked.shape[-1], device=scores.device) < (budget * heads).unsqueeze(-1)
+        head = (ranked // scores.shape[-1]).masked_fill(~wins, heads)
+        won = torch.zeros(len(scores), heads + 1, device=scores.device, dtype=torch.float32)
         won.scatter_add_(1, head, torch.ones_like(head, dtype=won.dtype))
-        alike = (budget * self.floor_alpha).floor().unsqueeze(-1)
-        return torch.round(won[:, :-1] * (1 - self.floor_alpha) + alike).long() + window
+        alike = (budget.double() * self.floor_alpha).floor().unsqueeze(-1)
+        share = torch.round(won[:, :-1] * (1 - self.floor_alpha) + alike.float()).long() + window
+        held = (scores != float("-inf")).sum(dim=-1)
+        fits = held.sum(dim=-1, keepdim=True) <= heads * limit.unsqueeze(-1)
+        return torch.where(fits, held, share)
