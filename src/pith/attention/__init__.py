@@ -10,13 +10,14 @@ from pith.attention.eviction import Allocation, Eviction, Retention, Seat
 from pith.attention.layer import LayerCache
 from pith.attention.reading import Part, Reading
 from pith.attention.step import GroupReduction, Step
-from pith.attention.storage import Packed, Storage
+from pith.attention.storage import Context, Packed, Storage
 from pith.attention.store import Store
 
 __all__ = [
     "Allocation",
     "AttentionRuntime",
     "Companion",
+    "Context",
     "Eviction",
     "GroupReduction",
     "LayerCache",

@@ -176,7 +176,7 @@ def _answers(
     if raw or turns:
         rotary = _rotary(model, index, rotaries)
     if isinstance(retention, Retention):
-        placed = rotary is not None and retention.renumbers and not retention.raw
+        placed = rotary is not None and retention.renumbers and not raw
         evictor = Evictor(retention, seat, Placement(rotary) if rotary is not None and placed else None)
     return Answers(
         evictor=evictor,

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from pith.attention.column import Column
-from pith.attention.storage import Packed, Part, Storage
+from pith.attention.column import Column, gather
+from pith.attention.storage import Context, Packed, Part, Storage
 
 Tensors = dict[str, Tensor] | dict[str, Column]
 
@@ -50,31 +51,35 @@ class Shelf:
                 column.append(added.dense() if isinstance(added, Column) else added, decoding)
 
     def blocks(self, limit: int) -> Iterator[Packed]:
-        """The tokens, at most about `limit` at a time."""
+        """The tokens, at most `limit` at a time: whole groups, or a part of one."""
         if self.group_of is not None:
-            yield self.take(torch.arange(self.length, device=self.group_of.dense().device)[None, None])
+            slots = torch.arange(self.length, device=self.group_of.dense().device)
+            for start in range(0, self.length, limit):
+                yield self.take(slots[None, None, start : start + limit])
             return
-        step = max(limit // self.size, 1) * self.size
         tokens = {name: column.dense() for name, column in self.tokens.items()}
         groups = {name: column.dense() for name, column in self.groups.items()}
-        for start in range(0, self.length, step):
-            count = min(step, self.length - start)
+        start, whole = 0, limit // self.size * self.size
+        while start < self.length:
+            group = start // self.size
+            end = min(start + whole if whole else min(start + limit, (group + 1) * self.size), self.length)
             yield Packed(
-                {name: t.narrow(2, start, count) for name, t in tokens.items()},
-                {name: t.narrow(2, start // self.size, -(-count // self.size)) for name, t in groups.items()},
-                self.size,
+                {name: t.narrow(2, start, end - start) for name, t in tokens.items()},
+                {name: t.narrow(2, group, -(-end // self.size) - group) for name, t in groups.items()},
+                min(self.size, end - start),
                 self.part,
             )
+            start = end
 
     def take(self, index: Int[Tensor, "batch heads kept"]) -> Packed:
         """A copy of the tokens at `index`, each with a group of its own, or all with the only one."""
-        tokens = {name: column.gather(index) for name, column in self.tokens.items()}
+        tokens = {name: _gathered(column, index) for name, column in self.tokens.items()}
         if not self.groups:
             return Packed(tokens, {}, 1, self.part)
         if next(iter(self.groups.values())).length == 1:
             return Packed(tokens, {n: c.dense() for n, c in self.groups.items()}, index.shape[-1], self.part)
         of = self._groups_at(index)
-        return Packed(tokens, {name: c.gather(of) for name, c in self.groups.items()}, 1, self.part)
+        return Packed(tokens, {name: _gathered(c, of) for name, c in self.groups.items()}, 1, self.part)
 
     def keep(self, index: Int[Tensor, "batch heads kept"]) -> None:
         """Keeps the tokens at `index`, and every group."""
@@ -120,7 +125,7 @@ class Shelf:
     def _groups_at(self, index: Int[Tensor, "batch heads kept"]) -> Int[Tensor, "batch heads kept"]:
         if self.group_of is None:
             return index.clamp(min=0) // self.size
-        return self.group_of.gather(index).long()
+        return _gathered(self.group_of, index).long()
 
 
 class Coded:
@@ -130,8 +135,6 @@ class Coded:
         storage: the method.
         part: whether keys or values are held.
     """
-
-    plain = False
 
     def __init__(self, storage: Storage, part: Part) -> None:
         self.storage, self.part = storage, part
@@ -143,9 +146,14 @@ class Coded:
         """A column in which all of `x` is packed."""
         column = cls(storage, part)
         if x.shape[2]:
-            column._shelve(x, None, decoding=False)
+            column._shelve(x, Context(), decoding=False)
         column.recent.append(x[:, :, :0], decoding=False)
         return column
+
+    @property
+    def plain(self) -> bool:
+        """Whether nothing is packed, so that `dense` is a view."""
+        return not self.shelves
 
     @property
     def packed(self) -> int:
@@ -185,11 +193,15 @@ class Coded:
         """Adds tokens behind the others, in full precision."""
         self.recent.append(new, decoding)
 
-    def pack(self, query: Tensor | None, prefill: bool) -> None:
+    def pack(self, context: Context, prefill: bool) -> None:
         """Encodes what is due."""
-        count = self.storage.due(self.part, self.recent.length, prefill)
+        held = self.recent.length
+        count = self.storage.due(self.part, held, prefill)
         if count:
-            self._shelve(self.recent.dense()[:, :, :count], query, decoding=not prefill)
+            real = None if context.real is None else context.real[..., context.real.shape[-1] - held :]
+            recent = self.recent.dense()
+            context = replace(context, rest=recent[:, :, count:], real=real)
+            self._shelve(recent[:, :, :count], context, decoding=not prefill)
             self.recent.forget(count)
 
     def settle(self) -> None:
@@ -202,31 +214,41 @@ class Coded:
     def keep(self, index: Int[Tensor, "batch heads kept"]) -> None:
         """Keeps the slots at `index`; no token is encoded a second time.
 
-        What is packed stays packed. Where heads keep different numbers of the newest tokens, those that not all of
-        them have stay in full precision only as far as the shortest goes, and the others are encoded now.
+        What is packed stays packed. Where heads keep different numbers of the tokens in full precision, these stay so
+        only as far as the shortest goes, and the others are encoded now.
         """
+        if not self.shelves:
+            self.recent.keep(index)
+            return
         before, young = self.packed, int((index >= self.packed).sum(dim=-1).min())
         old, new = index[..., : index.shape[-1] - young], index[..., index.shape[-1] - young :]
-        if old.shape[-1] and int(old.max()) >= before:
-            self._shelve(self.recent.dense(), None, decoding=False)
+        early = int(old.max()) + 1 - before if old.shape[-1] else 0
+        if early > 0:
+            # what no head keeps is to leave no mark on those that are kept
+            kept = torch.zeros((*old.shape[:2], early + 1), dtype=torch.bool, device=old.device)
+            kept.scatter_(2, torch.where(old >= before, old - before, early), True)
+            self._shelve(self.recent.dense()[:, :, :early], Context(real=kept[..., :early]), decoding=False)
         self._keep_packed(old)
         self.recent.keep(new - before)
 
     def _keep_packed(self, index: Int[Tensor, "batch heads kept"]) -> None:
-        if not self.shelves:
-            return
         first, *others = self.shelves
         for shelf in others:
             first.join(shelf)
         first.keep(index)
         self.shelves = [first] if first.length else []
 
-    def _shelve(self, x: Tensor, query: Tensor | None, decoding: bool) -> None:
-        packed = self.storage.encode(x, self.part, query)
+    def _shelve(self, x: Tensor, context: Context, decoding: bool) -> None:
+        packed = self.storage.encode(x, self.part, context)
         if self.shelves and self.shelves[-1].takes(packed):
             self.shelves[-1].append(packed.tokens, packed.groups, decoding)
         else:
             self.shelves.append(Shelf(packed))
+
+    def drop(self, index: Int[Tensor, "batch heads"]) -> None:
+        """Drops one slot of each head, as long as nothing is packed."""
+        assert self.plain, "packed slots are marked and let go together"
+        self.recent.drop(index)
 
     def select(self, rows: Int[Tensor, " rows"]) -> None:
         """Makes these rows of the batch the new batch."""
@@ -261,6 +283,8 @@ class Coded:
 
     def dot(self, query: Float[Tensor, "batch kv_head query head_dim"]) -> Float[Tensor, "batch kv_head query stored"]:
         """The products of queries with each slot, for a column of keys."""
+        if not self.shelves:
+            return self.recent.dot(query)
         parts = [self.storage.dot(query, b) for shelf in self.shelves for b in shelf.blocks(BLOCK)]
         return torch.cat([*parts, self.recent.dot(query)], dim=-1)
 
@@ -275,3 +299,11 @@ class Coded:
                 out = out + self.storage.mix(weights[..., begin : begin + block.count], block)
                 begin += block.count
         return out
+
+
+def _gathered(column: Column, index: Int[Tensor, "batch heads kept"]) -> Tensor:
+    """The slots at `index`, also where one head of the column stands for all."""
+    live = column.dense()
+    if index.shape[1] > live.shape[1]:
+        live = live.expand(-1, index.shape[1], *live.shape[2:])
+    return gather(live, index)

@@ -8,6 +8,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from pith.attention.storage import Context
+
 HEADROOM = 64
 """Tokens that a buffer grows by at least, while decoding."""
 
@@ -78,7 +80,7 @@ class Column:
         self._buffer[:, :, end : end + count] = new
         self.length += count
 
-    def pack(self, query: Tensor | None, prefill: bool) -> None:
+    def pack(self, context: Context, prefill: bool) -> None:
         """Nothing: this form holds tokens as they are."""
 
     def settle(self) -> None:

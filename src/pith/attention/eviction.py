@@ -31,6 +31,16 @@ class Seat:
     token_bytes: int
 
 
+def tokens_within(budget: Budget, real: Int[Tensor, " batch"], token_bytes: int) -> Int[Tensor, " batch"]:
+    """A budget in tokens, for rows that have seen so many; one takes `token_bytes` over all layers that share it."""
+    parsed = parse_budget(budget)
+    if parsed.share is not None:
+        # a tenth is no binary number: 0.1 * 30 must be 3
+        return (real.double() * parsed.share + 1e-6).long().clamp(min=1)
+    tokens = parsed.tokens if parsed.tokens is not None else max(1, (parsed.bytes or 0) // token_bytes)
+    return torch.full_like(real, tokens)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Retention(Method):
     """Keeps the best-scored pairs and frees the others: what evictions and allocations have in common.
@@ -126,12 +136,7 @@ class Eviction(Retention):
 
     def limit(self, real: Int[Tensor, " batch"], seat: Seat) -> Int[Tensor, " batch"]:
         """The budget in tokens, the same in every layer."""
-        budget = parse_budget(self.budget)
-        if budget.share is not None:
-            # a tenth is no binary number: 0.1 * 30 must be 3
-            return (real.double() * budget.share + 1e-6).long().clamp(min=1)
-        tokens = budget.tokens if budget.tokens is not None else max(1, (budget.bytes or 0) // seat.token_bytes)
-        return torch.full_like(real, tokens)
+        return tokens_within(self.budget, real, seat.token_bytes)
 
     def claimed(self, tokens: int, token_bytes: int) -> float:
         """The budget as a share of the dense cache."""

@@ -49,6 +49,7 @@ class LayerCache(CacheLayerMixin):  # type: ignore[misc]
         self.seen = 0
         self.comes: Int[Tensor, "batch new"] | None = None  # positions of the next tokens, if some stay away
         self.witness: Callable[[Step], None] | None = None  # is shown the next steps, which then evict nothing
+        self.passing = False  # whether the next tokens are taken back, or more comes before the prompt is settled
         self.is_initialized = False
         self._real: Int[Tensor, " batch"] | None = None  # real tokens seen by each row; None until a row had padding
         self._dropped_at = 0  # tokens seen when pairs were last dropped
@@ -169,26 +170,29 @@ class LayerCache(CacheLayerMixin):  # type: ignore[misc]
         positions = self._number(real, key)
         rotor = self._rotor(call, positions)
         held = rotor.unrotate(key, rotor.text(positions)) if rotor is not None and self.answers.raw else key
-        size = self._block(new)
-        outs = []
-        for start in range(0, new, size):
-            part = slice(start, start + size)
+        blocks, outs = self._blocks(new), []
+        for part in blocks:
             self.store.append(
-                held[:, :, part], value[:, :, part], positions[..., part], decoding=not prefill or size < new
+                held[:, :, part], value[:, :, part], positions[..., part], decoding=not prefill or len(blocks) > 1
             )
             self.seen, self.is_initialized = self.seen + positions[..., part].shape[-1], True
             if self.evictor is not None and self.evictor.placement is not None:
                 self.evictor.placement.place(call, self.store)
             step = self._step(call, query[:, :, part], prefill, rotor)
-            outs.append(self._attention(call, step, first and start == 0))
+            outs.append(self._attention(call, step, first and part.start == 0))
         self._evict(call, self._step(call, query, prefill, rotor))
-        self.store.settle(query, prefill)
+        if not self.passing:
+            self.store.settle(query, prefill, real)
         return outs[0] if len(outs) == 1 else torch.cat(outs, dim=2)
 
-    def _block(self, new: int) -> int:
-        """How many of the new tokens are read at a time."""
-        block = None if self.reader is None else self.reader.reading.block
-        return new if block is None or new == 0 else min(block, new)
+    def _blocks(self, new: int) -> list[slice]:
+        """The new tokens that are read together."""
+        reading = None if self.reader is None else self.reader.reading
+        if reading is None or reading.block is None or reading.block >= new:
+            return [slice(0, new)]
+        begin = -new % reading.block if reading.whole_at_end else 0
+        edges = range(-begin, new, reading.block)
+        return [slice(max(edge, 0), min(edge + reading.block, new)) for edge in edges]
 
     def _attention(self, call: Call, step: Step, first: bool) -> Float[Tensor, "batch query_head query value_dim"]:
         """The attention of some new tokens, which are stored already; `first` if nothing else is."""
@@ -199,9 +203,10 @@ class LayerCache(CacheLayerMixin):  # type: ignore[misc]
                 return out
         if not self.store.plain:
             return written_out(step)
-        query, keys = step.query, step.keys
         if self.answers.raw and self._dropped_at and self.evictor is not None and self.evictor.eviction.renumbers:
             query, keys = renumbered(step)
+        else:
+            query, keys = step.query, step.keys
         if first and new > 1 and not self.store.padded and call.plain:
             return attend_causally(query, keys, step.values, call.scaling, call.dropout)
         mask = causal_mask(new, step.stored, step.real if step.padded else None, query.device)

@@ -13,6 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from pith.attention.column import Column
+from pith.attention.storage import Context
 
 if TYPE_CHECKING:
     from pith.attention.coded import Coded
@@ -113,9 +114,9 @@ class Ragged:
         if self._rest.length:
             self._rest.dense().copy_(slots[:, :, width:])
 
-    def pack(self, query: Tensor | None, prefill: bool) -> None:
+    def pack(self, context: Context, prefill: bool) -> None:
         """Encodes what is due of what came later."""
-        self._rest.pack(query, prefill)
+        self._rest.pack(context, prefill)
 
     def settle(self) -> None:
         """Makes the buffers exactly as long as what they hold."""

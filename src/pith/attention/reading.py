@@ -44,11 +44,14 @@ class Reading(Method):
 
     Class attributes:
         raw: whether keys are held before their rotation, so that they can be read at any position.
+        whole_at_end: whether the short block of a prompt is the first and not the last, so that the blocks of a row are
+            the same alone and behind padding.
     """
 
     question: ClassVar[str] = "which kept pairs does a query read?"
     contract: ClassVar[str] = "reading"
     raw: ClassVar[bool] = False
+    whole_at_end: ClassVar[bool] = False
 
     offload: Literal["none", "cpu"] = param("none", "where the pairs are held: with the model, or in main memory")
 

@@ -6,7 +6,7 @@ from abc import abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from pith.core import Method
@@ -20,9 +20,10 @@ class Packed:
     """Tokens in a storage's own form.
 
     Attributes:
-        tokens: tensors [batch, head, token, ...]: what each token has of its own.
-        groups: tensors [batch, head, group, ...]: what the tokens of a group share, such as their scale.
-        size: consecutive tokens in a group; tokens = groups * size.
+        tokens: tensors [batch, head, token, ...] of three or four dimensions: what each token has of its own.
+        groups: tensors [batch, head, group, ...]: what the tokens of a group share, such as their scale. In both, one
+            head stands for all.
+        size: consecutive tokens in a group; the last group may have fewer.
         part: whether these are keys or values.
     """
 
@@ -37,6 +38,23 @@ class Packed:
         return next(iter(self.tokens.values())).shape[2]
 
 
+@dataclass(frozen=True)
+class Context:
+    """What a storage may look at while it encodes, beside the tokens themselves; what is None there is nothing of.
+
+    Attributes:
+        query: the queries of the forward that has just attended, as attention used them.
+        asks: which of these are no padding; None is all.
+        rest: the newer tokens of the same part, which stay as they are.
+        real: which of the tokens to encode, and then of the rest, are no padding; None is all.
+    """
+
+    query: Float[Tensor, "batch query_head query dim"] | None = None
+    asks: Bool[Tensor, "batch query"] | None = None
+    rest: Float[Tensor, "batch kv_head rest dim"] | None = None
+    real: Bool[Tensor, "batch heads held"] | None = None
+
+
 @dataclass(frozen=True, kw_only=True)
 class Storage(Method):
     """Holds kept pairs in fewer bytes.
@@ -46,7 +64,8 @@ class Storage(Method):
     cache in full precision comes to be.
 
     Class attributes:
-        per_head: whether tokens are packed head by head or layer by layer, so that heads must be equally long.
+        per_head: whether `encode` must see each head by itself. Where heads keep different numbers of pairs it is given
+            the tokens of all of them one behind the other, as one head; a method that cannot take that says so here.
     """
 
     question: ClassVar[str] = "how are kept pairs stored?"
@@ -58,18 +77,13 @@ class Storage(Method):
         """How many of the `held` oldest tokens in full precision are to be encoded now, after this forward."""
 
     @abstractmethod
-    def encode(
-        self,
-        x: Float[Tensor, "batch kv_head token dim"],
-        part: Part,
-        query: Float[Tensor, "batch query_head query dim"] | None,
-    ) -> Packed:
+    def encode(self, x: Float[Tensor, "batch kv_head token dim"], part: Part, context: Context) -> Packed:
         """Packs tokens.
 
         Args:
             x: keys as attention uses them, or values; as many tokens as `due` gave, or fewer, of any number.
             part: which of the two.
-            query: the queries of the forward that has just attended, as attention used them; None where there are none.
+            context: what else there is to be seen.
         """
 
     @abstractmethod

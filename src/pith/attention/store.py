@@ -12,7 +12,7 @@ from torch import Tensor
 from pith.attention.coded import Coded
 from pith.attention.column import HEADROOM, Column, gather
 from pith.attention.ragged import Layout, Ragged, align
-from pith.attention.storage import Part, Storage
+from pith.attention.storage import Context, Part, Storage
 
 PADDING = -1
 """The position of a slot that holds no token: padding of the prompt, or a row that keeps fewer pairs than another."""
@@ -126,15 +126,18 @@ class Store:
         else:
             self._carried.dense().copy_(numbers)
 
-    def settle(self, query: Tensor | None = None, prefill: bool = True) -> None:
+    def settle(self, query: Tensor | None = None, prefill: bool = True, asks: Tensor | None = None) -> None:
         """Encodes what the storage asks for, and after a prompt makes the buffers as long as what they hold.
 
         Args:
             query: the queries of the forward that has just attended.
             prefill: whether it was a prompt, or a part of one.
+            asks: [batch, query], which of the queries are no padding; None is all.
         """
-        for column in (self.key_column, self.value_column):
-            column.pack(query, prefill)
+        if self._storage is not None:
+            context = Context(query=query, asks=asks, real=self.positions >= 0 if self.padded else None)
+            for column in (self.key_column, self.value_column):
+                column.pack(context, prefill)
         if prefill:
             for column in self._columns():
                 column.settle()
@@ -189,7 +192,7 @@ class Store:
         """
         if self.plain:
             for column in self._columns():
-                assert isinstance(column, Column), "a plain store has plain columns only"
+                assert not isinstance(column, Ragged), "a ragged column is never plain"
                 column.drop(index)
             return
         positions = self._positions.dense()

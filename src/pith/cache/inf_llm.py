@@ -7,18 +7,13 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-import torch.nn.functional as F
 from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from pith.attention import Part, Reading, Retention, Step
+from pith.attention.blocks import latest, padding_before, slots_of, summaries
 from pith.core import Method, Paper, ParameterError, param
-
-Rows = Int[Tensor, " batch"]
-
-PIECE = 16
-"""Blocks whose keys are looked at together."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,8 +78,7 @@ class InfLLM(Reading):
     def select(self, step: Step) -> Sequence[Part]:
         """The local window, and what is far."""
         end, count, device = step.stored, step.query.shape[2], step.query.device
-        if step.prefill or "front" not in step.memory:
-            step.memory["front"] = _front(step)
+        padding_before(step)
         slots = torch.arange(max(end - count - self.n_local + 1, 0), end, device=device)
         places = (slots - slots[0]).unsqueeze(0)
         near = Part(
@@ -125,10 +119,10 @@ class InfLLM(Reading):
 
     def choose(self, step: Step) -> Int[Tensor, "batch chosen"]:
         """The blocks that these queries read, in order; -1 is none."""
-        front, count = step.memory["front"], step.query.shape[2]
-        self._form(step, step.stored - count - front)  # where they were forgotten
-        vectors, formed = step.memory["vectors"], step.memory["formed"].to(step.query.device).unsqueeze(1)
-        known = torch.arange(vectors.shape[2], device=formed.device)
+        count = step.query.shape[2]
+        vectors = self.vectors(step, step.stored - count)
+        formed = step.memory["blocks"].to(vectors.device).unsqueeze(1)
+        known = torch.arange(vectors.shape[2], device=vectors.device)
         if len(known) <= self.topk:
             return torch.where(known < formed, known, -1)
         assert step.rotor is not None
@@ -149,64 +143,35 @@ class InfLLM(Reading):
         count, received = step.query.shape[2], weights[0]
         if step.padded:
             received = received * step.real[:, :, step.stored - count :].unsqueeze(-1)
-        mass = self._room(step)
+        # a block is formed when it has left the window by less than an execution block
+        width = self.n_local + self.block_size + self.exec_block_size
+        mass = latest(step, "mass", width, received[:, :, :0, 0])
         places = parts[0].index[0, 0] % mass.shape[2]
         mass[:, :, places[-count:]] = 0  # what stood there left the window long ago
         mass.index_add_(2, places, received.sum(dim=2))
-        self._form(step, step.stored - step.memory["front"])
+        self.vectors(step, step.stored)
 
-    def _room(self, step: Step) -> Float[Tensor, "batch query_head place"]:
-        """Where attention is added up: slot s stands at s modulo the width, which is the most that is ever needed."""
-        width = self.n_local + self.block_size + self.exec_block_size
-        mass = step.memory.get("mass")
-        held = 0 if mass is None else mass.shape[2]
-        if held < min(step.stored, width):
-            room = 0 if step.prefill else max(64, step.stored // 16)
-            added = min(step.stored + room, width) - held
-            empty = torch.zeros(*step.query.shape[:2], added, device=step.query.device)
-            mass = step.memory["mass"] = empty if mass is None else torch.cat([mass, empty], dim=2)
-        assert isinstance(mass, Tensor)
-        return mass
+    def vectors(self, step: Step, end: int) -> Float[Tensor, "batch query_head block head_dim"]:
+        """The vectors of the blocks that there are once the first `end` slots were read."""
 
-    @torch.no_grad()
-    def _form(self, step: Step, read: Rows) -> None:
-        """Writes down the vectors of the blocks that are there once so many tokens of each row were read."""
-        device, wanted = step.query.device, self.formed(read)
-        known = step.memory.setdefault("formed", torch.zeros_like(wanted))
-        if "vectors" not in step.memory:
-            step.memory["vectors"] = step.query.new_empty(*step.query.shape[:2], 0, step.query.shape[3])
-        if not bool((wanted > known).any()):
-            return
-        vectors = F.pad(step.memory["vectors"], (0, 0, 0, int(wanted.max()) - step.memory["vectors"].shape[2]))
-        most = int((wanted - known).max())
-        for start in range(0, most, PIECE):
-            ids = known.unsqueeze(1) + torch.arange(start, min(start + PIECE, most))
-            made = self._vectors(step, ids.to(device))
-            row, place = (ids < wanted.unsqueeze(1)).nonzero(as_tuple=True)
-            vectors[row.to(device), :, ids[row, place].to(device)] = made[row.to(device), :, place.to(device)]
-        step.memory["vectors"], step.memory["formed"] = vectors, wanted
+        def make(ids: Int[Tensor, "batch made"]) -> Float[Tensor, "batch query_head made head_dim"]:
+            slots = slots_of(step, self.n_init + ids * self.block_size, self.block_size)
+            keys = rearrange(step.store.gather(slots)[0], "b kv (made n) d -> b kv made n d", n=self.block_size)
+            mass = step.memory.get("mass")
+            if mass is None:  # forgotten
+                mass = torch.zeros(*step.query.shape[:2], 1, device=ids.device)
+            mass = mass.gather(2, (slots % mass.shape[2]).expand(-1, mass.shape[1], -1))
+            return represented(rearrange(mass, "b h (made n) -> b h made n", n=self.block_size), keys, self.repr_topk)
 
-    def _vectors(self, step: Step, ids: Int[Tensor, "batch made"]) -> Float[Tensor, "batch query_head made head_dim"]:
-        """The mean keys of the representatives of these blocks; of a block whose attention is not known, of all."""
-        first = step.memory["front"].to(ids.device).unsqueeze(1) + self.n_init + ids * self.block_size
-        slots = first.unsqueeze(-1) + torch.arange(self.block_size, device=ids.device)
-        slots = slots.clamp(max=step.stored - 1).flatten(1).unsqueeze(1)
-        keys = rearrange(step.store.gather(slots)[0], "b kv (made n) d -> b kv made n d", n=self.block_size)
-        mass = torch.zeros(*step.query.shape[:2], slots.shape[2], device=ids.device)
-        if "mass" in step.memory:
-            held = step.memory["mass"]
-            mass = held.gather(2, (slots % held.shape[2]).expand(-1, held.shape[1], -1))
-        mass = rearrange(mass, "b h (made n) -> b h made n", n=self.block_size)
-        best = mass.topk(self.repr_topk, dim=-1).indices
-        share = torch.zeros_like(mass).scatter_(-1, best, 1 / self.repr_topk)
-        share = torch.where(mass.amax(dim=-1, keepdim=True) > 0, share, 1 / self.block_size)
-        share = rearrange(share, "b (kv group) made n -> b kv group made n", kv=step.kv_head)
-        vectors = torch.einsum("bkgmn,bkmnd->bkgmd", share, keys.float())
-        return vectors.flatten(1, 2).to(step.query.dtype)
+        return summaries(step, self.formed(end - step.memory["front"]), make)
 
 
-def _front(step: Step) -> Rows:
-    """The slots of padding before each row, in main memory: only what is made of it need go to the device."""
-    if not step.padded:
-        return torch.zeros(len(step.query), dtype=torch.long)
-    return (step.positions[:, 0] < 0).long().cumprod(dim=-1).sum(dim=-1).cpu()
+def represented(
+    mass: Float[Tensor, "batch query_head made token"], keys: Float[Tensor, "batch kv_head made token dim"], count: int
+) -> Float[Tensor, "batch query_head made dim"]:
+    """The mean of the `count` keys of each block with the most attention; of all where there is none known."""
+    best = mass.topk(count, dim=-1).indices
+    share = torch.zeros_like(mass).scatter_(-1, best, 1 / count)
+    share = torch.where(mass.amax(dim=-1, keepdim=True) > 0, share, 1 / mass.shape[-1])
+    share = rearrange(share, "b (kv group) made n -> b kv group made n", kv=keys.shape[1])
+    return torch.einsum("bkgmn,bkmnd->bkgmd", share, keys.float()).flatten(1, 2)

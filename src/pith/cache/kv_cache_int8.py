@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pith.attention.storage import Packed, Part, Storage
+from pith.attention.storage import Context, Packed, Part, Storage
 from pith.core import Paper
 
 
@@ -30,12 +30,7 @@ class KVCacheInt8(Storage):
         """All of them."""
         return held
 
-    def encode(
-        self,
-        x: Float[Tensor, "batch kv_head token dim"],
-        part: Part,
-        query: Float[Tensor, "batch query_head query dim"] | None,
-    ) -> Packed:
+    def encode(self, x: Float[Tensor, "batch kv_head token dim"], part: Part, context: Context) -> Packed:
         """Codes, int8, and scales in the dtype of `x`."""
         scale = (x.abs().amax(dim=-1, keepdim=True).float() / 127).clamp(min=torch.finfo(x.dtype).tiny).to(x.dtype)
         code = (x / scale).round().clamp(-127, 127).to(torch.int8)
@@ -46,6 +41,20 @@ class KVCacheInt8(Storage):
         scale = packed.tokens["scale"]
         return packed.tokens["code"].to(scale.dtype) * scale
 
+    def dot(
+        self, query: Float[Tensor, "batch kv_head query dim"], packed: Packed
+    ) -> Float[Tensor, "batch kv_head query token"]:
+        """(q code) s, in float32: the codes are never multiplied out."""
+        scale = packed.tokens["scale"].float().transpose(-1, -2)
+        return query.float() @ packed.tokens["code"].float().transpose(-1, -2) * scale
+
+    def mix(
+        self, weights: Float[Tensor, "batch kv_head query token"], packed: Packed
+    ) -> Float[Tensor, "batch kv_head query dim"]:
+        """(w s) code, in float32."""
+        scale = packed.tokens["scale"].float().transpose(-1, -2)
+        return (weights.float() * scale) @ packed.tokens["code"].float()
+
     def claimed(self, tokens: int, token_bytes: int) -> float:
-        """What the codes take; the scales are one number a token and head, whose size depends on the model."""
+        """Of 16 bits a number; the scales are one number a token and head, 1/64 more for heads of 64."""
         return 0.5

@@ -19,9 +19,9 @@ from pith.core import Paper, param
 class LagKV(Retention):
     """Of each run of `lag_size` tokens, keep those whose keys and values lie furthest from the range of the next run.
 
-        z     = (x - min x') / (max x' - min x')      each channel; x in a run, x' in the next one; keys and values alike
+        z     = (x - min x') / (max x' - min x')      each channel, of keys and values; x in a run, x' in the next
         s(x)  = softmax_{tokens of the run} std_{channels}(z)
-        score = s(k) + score_v_ratio * s(v)                                            (section 2.2, equations 2 to 7)
+        score = s(k) + score_v_ratio * s(v)
         kept  = the first sink_size, int(ratio * lag_size) of each run, the last whole run and what follows it
 
     No query is asked. A run is gone through once, when the next one is whole: while decoding every `lag_size` tokens,
@@ -36,7 +36,7 @@ class LagKV(Retention):
     paper: ClassVar[Paper] = Paper(
         "2504.04704",
         "LagKV: Lag-Relative Information of the KV Cache Tells Which Tokens Are Important",
-        "Manlai Liang, JiaMing Zhang, Xiong Li, Jinlong Li",
+        "Manlai Liang, Jiaming Zhang, Xiong Li, Jinlong Li",
         2025,
         "AI-Lab-China-Merchants-Bank/LagKV",
     )
@@ -73,12 +73,13 @@ class LagKV(Retention):
         first = whole.nonzero()  # (row, head, slot) of the first tokens; runs of a head stand one after the other
         slots = first[:, 2:] + torch.arange(size, device=first.device)
         followed = ((first[1:, :2] == first[:-1, :2]).all(dim=-1) & (first[1:, 2] - first[:-1, 2] == size)).nonzero()
-        run = followed[:, 0]
+        run, scores = followed[:, 0], torch.zeros(whole.shape, device=whole.device)
+        if not len(run):
+            return scores
         row, head = (rearrange(x, "run -> run 1") for x in (first[:, 0], first[:, 1]))
         score = stands_out(step.keys[row, head, slots], run)
         score = score + self.score_v_ratio * stands_out(step.values[row, head, slots], run)
         gone = score.argsort(dim=-1, stable=True)[:, : size - self.kept]
-        scores = torch.zeros(whole.shape, device=whole.device)
         scores[row[run], head[run], slots[run].gather(1, gone)] = -1.0
         return scores
 
@@ -88,7 +89,7 @@ class LagKV(Retention):
         begins = (positions >= self.sink_size) & ((positions - self.sink_size) % self.lag_size == 0)
         steps = F.pad((positions.diff(dim=-1) == 1).cumsum(dim=-1), (1, 0))  # of one, up to each slot
         ends = self.lag_size - 1  # slots from the first to the last token
-        without_a_gap = steps[..., ends:] - steps[..., : step.stored - ends] == ends
+        without_a_gap = steps[..., ends:] - steps[..., : max(step.stored - ends, 0)] == ends
         return begins & F.pad(without_a_gap, (0, step.stored - without_a_gap.shape[-1]))
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from pith.attention import Companion, Eviction, LayerCache, Seat, Step
 from pith.attention.evictor import best, worst
-from pith.core import ModelError, Paper, ParameterError, param, parse_budget
+from pith.core import ModelError, Paper, param, parse_budget
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,12 +56,8 @@ class SirLLM(Eviction):
     decay_ratio: float = param(1.0, "what every surprisal is multiplied by at each turn", ge=0.0, le=1.0)
 
     def score(self, step: Step) -> Float[Tensor, "batch 1 key"]:
-        """Not to be asked: the choice is made between forwards, for all layers at once.
-
-        Raises:
-            ParameterError: another method wants to share its scores out.
-        """
-        raise ParameterError("sir_llm makes one choice for all layers and heads, which no other method can share out")
+        """Not asked: the choice is made between forwards, for all layers at once."""
+        raise NotImplementedError("sir_llm chooses between forwards")
 
     def rank(
         self,
@@ -185,13 +181,14 @@ class Surprisals(Companion):
 
     def _cut(self, layers: Sequence[LayerCache], limit: Int[Tensor, " batch"], slots: int) -> None:
         """Lets go what is over the limits, `slots` the largest of them, in every layer."""
-        store = layers[0].store
-        over = store.padded and bool(((store.positions[:, 0] >= 0).sum(dim=-1) > limit).any())
-        if (store.length <= slots and not over) or store.carried is None:
+        store, positions = layers[0].store, layers[0].store.positions
+        over = store.length - slots
+        if store.padded:  # a row may be over its own limit by more, or alone
+            over = max(over, int(((positions[:, 0] >= 0).sum(dim=-1) - limit).max()))
+        if over <= 0 or store.carried is None:
             return
-        positions = store.positions
         scores = self._method.rank(store.carried, positions, limit)
-        if store.length == slots + 1:
+        if over == 1 and store.length == slots + 1:
             slot = worst(scores, positions, limit, store.padded)
             for layer in layers:
                 layer.store.drop(slot)
@@ -213,12 +210,13 @@ def surprisals(
         raise ModelError(f"{type(model).__name__} has no output embeddings, so its tokens have no surprisal")
     config = model.config.get_text_config(decoder=True)
     scale = getattr(config, "logit_scale", None) or getattr(config, "lm_head_multiplier", None) or 1.0
-    scale /= getattr(config, "logits_scaling", None) or 1.0
+    divisor = getattr(config, "logits_scaling", None) or 1.0
+    scale *= divisor if config.model_type == "hyperclovax" else 1 / divisor  # of one name, and of two meanings
     cap = getattr(config, "final_logit_softcapping", None)
     states, wanted = hidden.flatten(0, 1), tokens.flatten()
     size = max(1, 2**24 // config.vocab_size)
     found = [states.new_zeros((0,), dtype=torch.float32)]
-    for state, token in zip(states.split(size), wanted.split(size), strict=True):
+    for state, token in zip(torch.split(states, size), torch.split(wanted, size), strict=True):
         logits = head(state).float() * scale
         logits = logits if cap is None else cap * torch.tanh(logits / cap)
         found.append(F.cross_entropy(logits, token.to(logits.device), reduction="none"))

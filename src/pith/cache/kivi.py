@@ -1,0 +1,168 @@
+"""KIVI: keys in two bits by channel, values in two bits by token."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from pith.attention.bits import pack, planes, unpack
+from pith.attention.storage import Context, Packed, Part, Storage
+from pith.core import ParameterError, Paper, param
+
+FEW = 64
+"""Queries (a group's heads counted) up to which products are taken with the codes; more are worth decoding for."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class KIVI(Storage):
+    """Store keys and values in 2 or 4 bits a number, with a scale and a minimum for each group of numbers.
+
+        s = (max - min) / (2^bits - 1)      code = round((x - min) / s)      x' = code s + min
+        keys:   a group is `group_size` tokens of one channel
+        values: a group is `group_size` channels of one token                               (section 3, algorithm 1)
+
+    A prompt attends to exact pairs. Then, of n tokens, the keys of the first n - (n mod R) are packed and the values of
+    all but the last R, R = residual_length; while decoding keys follow R at a time, and values one at a time. Nothing
+    is packed twice. Decoding multiplies with the codes: the scales are folded into queries' products and weights.
+
+    Deviates: bits are the same for keys and values (the paper's tables too; the authors' code can tell them apart).
+    Codes lie in bytes along the channels, in an order of Pith's own; the authors' words run along the tokens for keys.
+    Products with codes are summed in float32. A group of equal numbers has the codes 0, where the authors divide by
+    zero. In a padded batch groups begin at slots, so a short row's groups begin at other tokens than alone; padding
+    does not widen them. Heads smaller than a group are one group.
+    """
+
+    paper: ClassVar[Paper] = Paper(
+        "2402.02750",
+        "KIVI: A Tuning-Free Asymmetric 2bit Quantization for KV Cache",
+        "Zirui Liu, Jiayi Yuan, Hongye Jin, Shaochen Zhong, Zhaozhuo Xu, Vladimir Braverman, Beidi Chen, Xia Hu",
+        2024,
+        "jy-yuan/KIVI",
+    )
+
+    bits: Literal[2, 4] = param(2, "bits of a code; the authors advise 4 for models with grouped queries")
+    group_size: int = param(32, "numbers that share a scale and a minimum", ge=1)
+    residual_length: int = param(128, "newest tokens in full precision, in multiples of group_size", ge=1)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.residual_length % self.group_size:
+            raise ParameterError(
+                f"kivi: residual_length is {self.residual_length}; allowed are multiples of group_size "
+                f"({self.group_size})"
+            )
+
+    def due(self, part: Part, held: int, prefill: bool) -> int:
+        """Keys in multiples of the residual, values all but the residual."""
+        if part == "keys":
+            return held - held % self.residual_length
+        return max(held - self.residual_length, 0)
+
+    def encode(self, x: Float[Tensor, "batch kv_head token dim"], part: Part, context: Context) -> Packed:
+        """Codes, and scales and minima in the dtype of `x`."""
+        if part == "values":
+            grouped = _filled(x, self.group_size, dim=3).unflatten(3, (-1, self.group_size))
+            low, scale = self._range(grouped.amin(dim=4), grouped.amax(dim=4))
+            code = self._codes(x, self._by_channel(low, x), self._by_channel(scale, x))
+            return Packed({"code": code, "scale": scale, "minimum": low}, {}, 1, part)
+        lowest = highest = x
+        if context.real is not None:
+            pads = ~context.real[:, :, : x.shape[2], None]
+            lowest, highest = x.masked_fill(pads, float("inf")), x.masked_fill(pads, float("-inf"))
+        lows, highs = (
+            _filled(t, self.group_size, dim=2).unflatten(2, (-1, self.group_size)) for t in (lowest, highest)
+        )
+        low, scale = self._range(lows.amin(dim=3), highs.amax(dim=3))
+        code = self._codes(
+            x, _by_token(low, x.shape[2], self.group_size), _by_token(scale, x.shape[2], self.group_size)
+        )
+        return Packed({"code": code}, {"scale": scale, "minimum": low}, self.group_size, part)
+
+    def decode(self, packed: Packed) -> Float[Tensor, "batch kv_head token dim"]:
+        """code * scale + minimum."""
+        if packed.part == "values":
+            scale, low = packed.tokens["scale"], packed.tokens["minimum"]
+            code = unpack(packed.tokens["code"], self.bits).to(scale.dtype)
+            return code * self._by_channel(scale, code) + self._by_channel(low, code)
+        scale, low = packed.groups["scale"], packed.groups["minimum"]
+        code = unpack(packed.tokens["code"], self.bits).to(scale.dtype)
+        return code * _by_token(scale, packed.count, packed.size) + _by_token(low, packed.count, packed.size)
+
+    def dot(
+        self, query: Float[Tensor, "batch kv_head query dim"], packed: Packed
+    ) -> Float[Tensor, "batch kv_head query token"]:
+        """sum_c q_c (s_c code_c) + sum_c q_c min_c, the second once for each group."""
+        count, size = packed.count, packed.size
+        if query.shape[2] > FEW or count % size:
+            return super().dot(query, packed)
+        q = query.float().flatten(0, 1)
+        scale, low = (packed.groups[name].float().flatten(0, 1) for name in ("scale", "minimum"))
+        logits = (q @ low.transpose(-1, -2)).repeat_interleave(size, dim=-1)
+        for plane in planes(packed.tokens["code"].flatten(0, 1), self.bits):
+            numbers, channels = plane.numbers, plane.channels
+            numbers.view(*scale.shape[:2], size, -1).mul_((scale[..., channels] * plane.factor).unsqueeze(2))
+            logits.baddbmm_(q[..., channels], numbers.transpose(-1, -2))
+        return logits.unflatten(0, query.shape[:2])
+
+    def mix(
+        self, weights: Float[Tensor, "batch kv_head query token"], packed: Packed
+    ) -> Float[Tensor, "batch kv_head query dim"]:
+        """sum_t (w_t s_t) code_t + sum_t w_t min_t, for each group of channels."""
+        if weights.shape[2] > FEW:
+            return super().mix(weights, packed)
+        w, few = weights.float().flatten(0, 1), weights.shape[2]
+        # turned over once: products with a strided scale would cost more than those with the codes
+        scale, low = (
+            packed.tokens[name].flatten(0, 1).transpose(-1, -2).float().contiguous() for name in ("scale", "minimum")
+        )
+        scaled = w.unsqueeze(1) * scale.unsqueeze(2)  # [rows, group, query, token]
+        code = packed.tokens["code"].flatten(0, 1)
+        out = (w @ low.transpose(-1, -2)).repeat_interleave(self.group_size, dim=-1)
+        out = out[..., : code.shape[-1] * 8 // self.bits]
+        for plane in planes(code, self.bits):
+            begin, end = plane.channels.start, plane.channels.stop
+            first, last = begin // self.group_size, (end - 1) // self.group_size
+            sums = scaled[:, first : last + 1].flatten(1, 2) @ plane.numbers
+            for group in range(first, last + 1):
+                mine = slice(max(begin, group * self.group_size), min(end, (group + 1) * self.group_size))
+                rows = sums[:, (group - first) * few : (group - first + 1) * few]
+                out[..., mine] += rows[..., mine.start - begin : mine.stop - begin] * plane.factor
+        return out.unflatten(0, weights.shape[:2])
+
+    def claimed(self, tokens: int, token_bytes: int) -> float:
+        """Codes, and two statistics of 16 bits a group, of 16 bits a number; what is left as it is counts whole."""
+        share = (self.bits + 32 / self.group_size) / 16
+        packed = self.due("keys", tokens, True) + self.due("values", tokens, True)
+        return 1 - (1 - share) * packed / (2 * max(tokens, 1))
+
+    def _range(self, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
+        """The minimum and the scale of groups; a group of padding alone has zeros."""
+        scale = (high - low) / (2**self.bits - 1)
+        nothing = low > high
+        return low.masked_fill(nothing, 0), scale.masked_fill(nothing, 0)
+
+    def _codes(self, x: Tensor, low: Tensor, scale: Tensor) -> UInt8[Tensor, "batch kv_head token width"]:
+        code = (x - low) / scale.masked_fill(scale == 0, 1)
+        return pack(code.clamp(0, 2**self.bits - 1).round().to(torch.uint8), self.bits)
+
+    def _by_channel(self, statistic: Tensor, like: Tensor) -> Tensor:
+        """A statistic of groups of channels, for each channel."""
+        return statistic.repeat_interleave(self.group_size, dim=-1)[..., : like.shape[-1]]
+
+
+def _by_token(statistic: Tensor, tokens: int, size: int) -> Tensor:
+    """A statistic of groups of tokens, for each token."""
+    return statistic if size == 1 else statistic.repeat_interleave(size, dim=2)[:, :, :tokens]
+
+
+def _filled(x: Tensor, size: int, dim: int) -> Tensor:
+    """With the last entry as often as it takes to fill the last group, whose range that leaves as it is."""
+    missing = -x.shape[dim] % size
+    if not missing:
+        return x
+    last = x.narrow(dim, x.shape[dim] - 1, 1)
+    return torch.cat([x, last.expand(*(missing if d == dim else -1 for d in range(x.ndim)))], dim=dim)
