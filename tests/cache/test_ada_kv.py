@@ -110,6 +110,6 @@ def test_several_turns(of: SnapKV | H2O) -> None:
 
 
 def test_what_it_takes() -> None:
-    with pytest.raises(ParameterError, match="floor_alpha=1.5 is not allowed; allowed is"):
+    with pytest.raises(ParameterError, match=r"floor_alpha=1\.5 is not allowed; allowed is"):
         AdaKV(floor_alpha=1.5)
     assert str(Recipe([AdaKV(of=SnapKV(budget=0.25))])) == "ada_kv(snapkv(budget=0.25))"

@@ -139,5 +139,5 @@ def test_parts_of_a_prompt_and_whole_runs(length: int) -> None:
 
 def test_what_it_takes() -> None:
     assert LagKV().claimed(8000, 1) == 4928 / 8000
-    with pytest.raises(ParameterError, match="lag_kv: lag_size=0 is not allowed; allowed is int, 1 or more"):
+    with pytest.raises(ParameterError, match="lag_size=0 is not allowed; allowed is int, 1 or more"):
         LagKV(lag_size=0)

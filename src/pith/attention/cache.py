@@ -195,7 +195,13 @@ def _away(model: Any) -> torch.device | None:
 
 def _rotary(model: Any, index: int, made: dict[str | None, Rotary]) -> Rotary:
     """The rotary embedding of a layer, one for all layers of a type."""
-    types: list[str] | None = getattr(model.config.get_text_config(decoder=True), "layer_types", None)
+    config = model.config.get_text_config(decoder=True)
+    rotates: list[int] | None = getattr(config, "no_rope_layers", None)  # which is 1 where a layer does rotate
+    if rotates and not rotates[index]:
+        raise ModelError(
+            f"layer {index} of {type(model).__name__} has no rotary positions, so its keys cannot be placed at others"
+        )
+    types: list[str] | None = getattr(config, "layer_types", None)
     kind = types[index] if types else None
     if kind not in made:
         made[kind] = Rotary(model, kind)

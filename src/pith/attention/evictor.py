@@ -62,7 +62,7 @@ class Evictor:
             numbers = self.eviction.carry(step)
             assert numbers is not None
             store.carry(numbers)
-        if not evicts:
+        if not evicts or self._limit is None:
             return False
         held, uneven = store.length - store.dead, store.padded and (step.prefill or moves)
         if held <= self._slots and not (uneven and self._row_is_over(store)):

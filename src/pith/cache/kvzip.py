@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -146,20 +146,19 @@ class _Repetition(Companion):
         self._scores = {}
         cache.unwatched = True
         try:
-            for start in range(method.sink, int(prompt.lengths.max()), method.chunk_size):
-                overlap = method.overlap if start > method.sink else 0
-                # layers that count slots, not places, must not find padding before a pass
-                for rows in prompt.equal(start, start + method.chunk_size) if cache.left_alone else [None]:
-                    for index in cache.left_alone:
-                        cache.layers[index] = copy.deepcopy(own[index])
-                    for layer in layers:
-                        layer.witness, layer.passing = self._witness, True
-                    chunk = prompt.slots(start, start + method.chunk_size, rows)
-                    self._columns = torch.cat([prompt.slots(0, method.sink), chunk], dim=1)
-                    given = prompt.repeated(start, start + method.chunk_size, overlap, self._instruction, rows)
-                    self._decoder(**given, past_key_values=cache, use_cache=True)
-                    for layer in layers:
-                        layer.crop(-given["input_ids"].shape[1])
+            # layers that are left alone count slots, not places: no padding may stand between prompt and pass
+            for start, ends in prompt.chunks(method.sink, method.chunk_size, even=bool(cache.left_alone)):
+                for index in cache.left_alone:
+                    cache.layers[index] = copy.deepcopy(own[index])
+                for layer in layers:
+                    layer.witness, layer.passing = self._witness, True
+                sinks = prompt.slots(0, prompt.lengths.clamp(max=method.sink))
+                self._columns = torch.cat([sinks, prompt.slots(start, ends)], dim=1)
+                first = max(start - method.overlap, 0) if start > method.sink else start
+                given = prompt.repeated(first, start, ends, self._instruction)
+                self._decoder(**given, past_key_values=cache, use_cache=True)
+                for layer in layers:
+                    layer.crop(-given["input_ids"].shape[1])
         finally:
             cache.unwatched = False
             for index in cache.left_alone:
@@ -205,28 +204,42 @@ class _Prompt:
         self.lengths: Int[Tensor, " batch"] = real.sum(dim=-1)
         self._order = real.to(torch.int8).argsort(dim=-1, stable=True)  # a row's tokens last, in their order
 
-    def slots(self, start: int, end: int) -> Int[Tensor, "batch column"]:
-        """The slots of the tokens from `start` to `end`; -1 where a row has none."""
-        index = torch.arange(start, min(end, int(self.lengths.max())), device=self._tokens.device).expand(
-            len(self._tokens), -1
-        )
-        return torch.where(index < self.lengths.unsqueeze(-1), self._at(index), -1)
+    def chunks(self, start: int, size: int, even: bool) -> Iterator[tuple[int, Int[Tensor, " batch"]]]:
+        """Where each chunk begins, and where it ends in each row, which is no later if the row has no part in it.
 
-    def repeated(self, start: int, end: int, overlap: int, instruction: Int[Tensor, " id"]) -> dict[str, Tensor]:
-        """What a model is given to read these tokens again behind the prompt, padded on the left.
-
-        A row that has none of them reads its last token, which counts for nothing.
+        Args:
+            start: the first token.
+            size: tokens of a chunk; a row's last may be shorter.
+            even: whether all rows that have a part in a chunk end at one place.
         """
-        ends = self.lengths.clamp(max=end).unsqueeze(-1)
-        first = torch.where(ends > start, max(start - overlap, 0), self.lengths.unsqueeze(-1) - 1)
-        ends = torch.where(ends > start, ends, self.lengths.unsqueeze(-1))
-        width = int((ends - first).max()) + len(instruction)
-        index = ends - width + torch.arange(width, device=self._tokens.device)
-        place = index - first + len(instruction)  # in the row's pass; negative is padding
-        tokens = self._tokens.gather(1, self._at(index))
-        if len(instruction):
-            told = instruction.to(tokens.device)[place.clamp(min=0, max=len(instruction) - 1)]
-            tokens = torch.where(index < first, told, tokens)
+        for begin in range(start, int(self.lengths.max()), size):
+            ends = self.lengths.clamp(max=begin + size)
+            if not even:
+                yield begin, ends
+                continue
+            for end in torch.unique(ends[ends > begin]):
+                yield begin, torch.where(ends == end, end, 0)
+
+    def slots(self, start: int, ends: Int[Tensor, " batch"]) -> Int[Tensor, "batch column"]:
+        """The slots of the tokens of each row from `start` to its end; -1 where it has none."""
+        index = torch.arange(start, max(start, int(ends.max())), device=ends.device).expand(len(ends), -1)
+        return torch.where(index < ends.unsqueeze(-1), self._at(index), -1)
+
+    def repeated(
+        self, first: int, start: int, ends: Int[Tensor, " batch"], instruction: Int[Tensor, " id"]
+    ) -> dict[str, Tensor]:
+        """What a model is given to read a chunk again, from the token `first`, at the places behind the prompt.
+
+        Rows with a shorter part are padded on the left; those without any read something, which counts for nothing.
+        """
+        told = len(instruction)
+        sizes = torch.where(ends > start, ends - first + told, 0)
+        width = int(sizes.max())
+        missing = torch.where(sizes > 0, width - sizes, 0).unsqueeze(-1)
+        place = torch.arange(width, device=ends.device) - missing  # in the row's pass; negative is padding
+        tokens = self._tokens.gather(1, self._at(first + place - told))
+        if told:
+            tokens = torch.where(place < told, instruction.to(ends.device)[place.clamp(min=0, max=told - 1)], tokens)
         return {
             "input_ids": tokens,
             "attention_mask": torch.cat([self._real, place >= 0], dim=1).long(),
@@ -261,13 +274,13 @@ def reconstruction(step: Step, columns: Int[Tensor, "batch column"]) -> Float[Te
         logits = folded @ keys.transpose(-1, -2)
         weights = softmax_of_logits(logits, fold_mask(mask, group), scaling, step.softcap, step.sinks)[..., :count]
         asks = real[..., count + start : count + start + size].repeat(1, 1, group).unsqueeze(-1)
-        found = torch.maximum(found, (weights * asks).amax(dim=2))
+        found = torch.maximum(found, (weights * asks if step.padded else weights).amax(dim=2))
     return found
 
 
 def shares(
-    scores: Sequence[Float[Tensor, "batch kv_head slot"]], limit: Int[Tensor, " batch"]
-) -> list[Int[Tensor, "batch kv_head"]]:
+    scores: Sequence[Float[Tensor, "batch _ slot"]], limit: Int[Tensor, " batch"]
+) -> list[Int[Tensor, "batch _"]]:
     """How many of the best scores of all layers and heads each head has; `limit` is their number on average."""
     flat = torch.cat([layer.flatten(1) for layer in scores], dim=1)
     heads = sum(layer.shape[1] for layer in scores)

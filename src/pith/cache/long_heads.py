@@ -103,7 +103,7 @@ class LongHeads(Reading):
         tokens = ids.unsqueeze(-1) * self.chunk_size + torch.arange(self.chunk_size, device=device)
         reads = torch.arange(self.attention_length, device=device) < number.unsqueeze(-1)
         index = torch.where(reads.unsqueeze(1), tokens.flatten(3) + front[:, None, None], -1)
-        keys_at = torch.arange(self.attention_length, device=device).unsqueeze(0)
+        keys_at = torch.arange(self.attention_length, device=device).expand(len(place), -1)
         return [Part(index if count > 1 else index.squeeze(2), keys_at=keys_at, query_at=at.clamp(min=0))]
 
     def choose(

@@ -32,10 +32,10 @@ class TokenSelect(Reading):
     as by the dense model.
 
     Deviates: query head h votes by the keys of key-value head h // (heads of a group), which it reads, by default; the
-    paper and the authors' kernel take h modulo the number of key-value heads (`heads="modulo"`). Votes are compared in
-    float32, by their logarithms, which keep their order; the authors' are bfloat16. The authors cut a prompt into
-    chunks from its beginning, here the short chunk is the first, so that padding moves none. The selection cache is the
-    paper's; the authors release it switched off.
+    paper and the authors' kernel take h modulo the number of key-value heads (`heads="modulo"`). Votes are compared by
+    their logarithms in float32, on a grid of 1 / 8192, and of equal votes the earlier wins; the authors' are bfloat16.
+    The authors cut a prompt into chunks from its beginning, here the short chunk is the first, so that padding moves
+    none. The selection cache is the paper's; the authors release it switched off.
     """
 
     paper: ClassVar[Paper] = Paper(
@@ -125,7 +125,7 @@ class TokenSelect(Reading):
                 return chosen
         else:
             again = torch.zeros_like(over)
-        chosen = self.votes(step, query).topk(self.k, dim=-1).indices.sort(dim=-1).values
+        chosen = _first_of_the_best(self.votes(step, query), self.k).sort(dim=-1).values
         if self.theta:
             chosen = torch.where(again, memory.get("chosen", chosen), chosen)
             # a row that reads everything has chosen nothing yet: nothing is like zeros
@@ -143,3 +143,15 @@ class TokenSelect(Reading):
         query = step.rotor.rotate(step.rotor.unrotate(step.query, step.rotor.text(own)), at)
         total = (query.float() * real.unsqueeze(-1)).sum(dim=2)
         return total / real.sum(dim=-1, keepdim=True).clamp(min=1)
+
+
+def _first_of_the_best(votes: Float[Tensor, "batch 1 token"], k: int) -> Int[Tensor, "batch 1 k"]:
+    """The `k` tokens with the largest votes, of equal votes the earlier.
+
+    A word that comes again has the same un-rotated key in the first layer, and so the same vote but for rounding: votes
+    are compared on a grid, so that what else is stored does not decide between the two.
+    """
+    none = votes == float("-inf")
+    grid = (votes * 8192).round().clamp(min=-(2.0**40)).long() * votes.shape[-1]
+    order = grid - torch.arange(votes.shape[-1], device=votes.device)
+    return order.masked_fill(none, torch.iinfo(torch.long).min).topk(k, dim=-1).indices
