@@ -87,6 +87,7 @@ class AttentionRuntime:
                 PithWarning,
                 stacklevel=2,
             )
+        recipe = Recipe(method.on(model) if isinstance(method, Retention) else method for method in recipe.methods)
         cache = PithCache(plain.layers, left_alone)
         served = [index for index in range(len(plain.layers)) if index not in left_alone]
         cache_id = next(_cache_ids)

@@ -122,7 +122,7 @@ class Shelf:
         index = torch.arange(self.length, device=tokens.device)
         return self._groups_at(index.expand(tokens.shape[0], 1, -1))
 
-    def _groups_at(self, index: Int[Tensor, "batch heads kept"]) -> Int[Tensor, "batch heads kept"]:
+    def _groups_at(self, index: Int[Tensor, "rows some kept"]) -> Int[Tensor, "batch heads kept"]:
         if self.group_of is None:
             return index.clamp(min=0) // self.size
         return _gathered(self.group_of, index).long()

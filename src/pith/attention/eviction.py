@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float, Int
@@ -115,6 +115,14 @@ class Retention(Method):
         if isinstance(other, Reading) and self.renumbers and (self.raw or other.raw):
             return f"{self.name} and {other.name} each place keys at positions of their own"
         return None
+
+    def on(self, model: Any) -> Retention:
+        """The method as it acts on a model; one that needs parts made for the model finds them.
+
+        Raises:
+            ModelError: there are none.
+        """
+        return self
 
     def companion(self) -> Companion | None:
         """What the method does around whole forwards of the model, for one cache; None is nothing."""

@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from pith.attention.call import Call
+from pith.attention.column import HEADROOM
 from pith.attention.eviction import Allocation, Retention, Seat
 from pith.attention.placement import Placement, before_last_gap
 from pith.attention.step import Step
@@ -37,6 +38,7 @@ class Evictor:
         """Forgets everything."""
         self._limit: Int[Tensor, " batch"] | None = None
         self._slots = 0  # the largest limit of a row
+        self._cut_to = 0  # the slots that were left when heads of unequal length were last looked at
         if self.placement is not None:
             self.placement.reset()
 
@@ -64,13 +66,21 @@ class Evictor:
             store.carry(numbers)
         if not evicts or self._limit is None:
             return False
+        if step.prefill:
+            self._cut_to = store.length
         held, uneven = store.length - store.dead, store.padded and (step.prefill or moves)
         if held <= self._slots and not (uneven and self._row_is_over(store)):
             return False
+        if self.eviction.ragged and not step.prefill and store.length < self._cut_to + HEADROOM:
+            return False  # what unequal heads give up while decoding is let go together
         scores = self.eviction.score(step)
         if self.eviction.ragged:
+            self._cut_to = store.length
             counts = self.eviction.split(scores.masked_fill(~step.real, float("-inf")), self._limit)
+            if bool((counts >= step.real.sum(dim=-1)).all()):
+                return False
             store.keep(best(scores, store.positions, counts), ragged=True)
+            self._cut_to = store.length
         elif held == self._slots + 1 and not step.prefill and not uneven:
             self._drop_one(call, store, worst(scores, store.positions, self._limit, store.padded))
         else:

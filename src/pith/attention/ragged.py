@@ -69,12 +69,15 @@ class Ragged:
         past: the flat part as a column [1, 1, tokens, ...], plain or coded.
         rest: a column [batch, head, later, ...] that new tokens are appended to.
         empty: what an empty slot holds when the column is seen as a rectangle.
+        merges: whether what is kept of both parts becomes flat; else it stays as it is, for one that is coded.
     """
 
     plain = False
 
-    def __init__(self, layout: Layout, past: Column | Coded, rest: Column | Coded, empty: int = 0) -> None:
-        self._layout, self._past, self._rest, self._empty = layout, past, rest, empty
+    def __init__(
+        self, layout: Layout, past: Column | Coded, rest: Column | Coded, empty: int = 0, merges: bool = False
+    ) -> None:
+        self._layout, self._past, self._rest, self._empty, self._merges = layout, past, rest, empty, merges
 
     @property
     def length(self) -> int:
@@ -126,11 +129,14 @@ class Ragged:
     def keep(self, index: Int[Tensor, "batch heads kept"]) -> None:
         """Keeps the slots at `index` of what came later, and of the flat part, and lets all others go.
 
-        What is kept of either part stays in it, so that the number of slots may be larger than `index` is long; a slot
-        between the two may be empty.
+        Unless it `merges`, what is kept of either part stays in it, so that the number of slots may be larger than
+        `index` is long; a slot between the two may be empty.
         """
         batch, heads = self._layout.counts.shape
         index = index.expand(batch, heads, -1)
+        if self._merges:
+            self._merge(align(index))
+            return
         width = self._layout.width
         older = align(torch.where(index < width, index, -1))
         later = align(torch.where(index >= width, index - width, -1))
@@ -138,6 +144,16 @@ class Ragged:
         self._past.keep(layout.flat(self._layout.at(older))[None, None])
         self._rest.keep(later)
         self._layout = layout
+
+    def _merge(self, index: Int[Tensor, "batch heads kept"]) -> None:
+        flat, later, width = self._past.dense()[0, 0], self._rest.dense(), self._layout.width
+        head = torch.arange(index.shape[0] * index.shape[1], device=index.device).view(*index.shape[:2], 1)
+        behind = len(flat) + head * later.shape[2] + index - width
+        places = torch.where(index < width, self._layout.at(index), behind)
+        self._layout = Layout.of(index)
+        both = torch.cat([flat, later.flatten(0, 2)])
+        self._past = Column.of(both[self._layout.flat(places).to(both.device)][None, None])
+        self._rest.keep(index[..., :0])
 
     def select(self, rows: Int[Tensor, " rows"]) -> None:
         """Makes these rows of the batch the new batch."""

@@ -176,7 +176,7 @@ class Store:
             if part is not None and self._storage is not None:
                 past, rest = Coded.of(self._storage, part, flat), Coded(self._storage, part)
             rest.append(gather(live, young), decoding=False)
-            return Ragged(layout, past, rest, empty)
+            return Ragged(layout, past, rest, empty, merges=self._storage is None)
 
         self.key_column = made(self.key_column, "keys", 0)
         self.value_column = made(self.value_column, "values", 0)

@@ -21,10 +21,10 @@ class InfLLM(Reading):
     """Queries read a local window, the first tokens, and the far blocks whose representatives they agree with most.
 
         read   = n_init first tokens | topk blocks | tokens not in a block yet | the last n_local tokens
-        far    : every query stands n_local - 1 after every token of the first three        (section 3.2, one softmax)
-        r_j    = attention that token j received, while it was in the local window, from all queries      (equation 2)
+        far    : every query stands n_local - 1 after every token of the first three; one softmax over all
+        r_j    = attention that token j received, while it was in the local window, from all queries
         block  = mean key, not rotated, of the repr_topk tokens of a block with the largest r_j
-        choice = sum over heads of (mean of the queries read together, at n_local - 1) . block            (equation 1)
+        choice = sum over heads of (mean of the queries read together, at n_local - 1) . block              (section 3)
 
     It lets a model read texts far longer than it was trained on, at distances that it knows. Everything is kept;
     with `offload="cpu"` the device holds what is read, a vector a head for each block, and 4 bytes for each token.
@@ -32,9 +32,11 @@ class InfLLM(Reading):
 
     Deviates: representatives and the far distance are as in the authors' code; the paper's r_j is a mean of logits, and
     its distance n_local. Their mask lets the first queries of an execution block read tokens that are in no block yet
-    twice, near and far; here each is read once. Not built: their cache of blocks on the device, which saves transfers
-    and changes no result. Padded batches, which their code does not take, are read in execution blocks that are cut
-    where the longest row's are: a row gives what it gives alone where its padding is a multiple of `exec_block_size`.
+    twice, near and far; here each is read once. On random tensors with windows of 8 and 12 tokens that changes the
+    outputs of two thirds of a prompt's tokens, by 16 % of their norm, and of no decoded token. Not built: their cache
+    of blocks on the device, which saves transfers and changes no result. Padded batches, which their code does not
+    take, are read in execution blocks that are cut where the longest row's are: a row gives what it gives alone where
+    its padding is a multiple of `exec_block_size`. Padding between the turns of a batch takes places as tokens do.
     After `crop`, which takes tokens back, the attention received so far is not known any more; blocks from before are
     represented by the mean of all their keys, which are read once more for that.
     """

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pith.attention.bits import pack, planes, unpack
 from pith.attention.storage import Context, Packed, Part, Storage
-from pith.core import ParameterError, Paper, param
+from pith.core import Paper, ParameterError, param
 
 FEW = 64
 """Queries (a group's heads counted) up to which products are taken with the codes; more are worth decoding for."""
@@ -65,7 +65,7 @@ class KIVI(Storage):
     def encode(self, x: Float[Tensor, "batch kv_head token dim"], part: Part, context: Context) -> Packed:
         """Codes, and scales and minima in the dtype of `x`."""
         if part == "values":
-            grouped = _filled(x, self.group_size, dim=3).unflatten(3, (-1, self.group_size))
+            grouped = _grouped(x, self.group_size, dim=3)
             low, scale = self._range(grouped.amin(dim=4), grouped.amax(dim=4))
             code = self._codes(x, self._by_channel(low, x), self._by_channel(scale, x))
             return Packed({"code": code, "scale": scale, "minimum": low}, {}, 1, part)
@@ -73,9 +73,7 @@ class KIVI(Storage):
         if context.real is not None:
             pads = ~context.real[:, :, : x.shape[2], None]
             lowest, highest = x.masked_fill(pads, float("inf")), x.masked_fill(pads, float("-inf"))
-        lows, highs = (
-            _filled(t, self.group_size, dim=2).unflatten(2, (-1, self.group_size)) for t in (lowest, highest)
-        )
+        lows, highs = (_grouped(t, self.group_size, dim=2) for t in (lowest, highest))
         low, scale = self._range(lows.amin(dim=3), highs.amax(dim=3))
         code = self._codes(
             x, _by_token(low, x.shape[2], self.group_size), _by_token(scale, x.shape[2], self.group_size)
@@ -106,7 +104,7 @@ class KIVI(Storage):
             numbers, channels = plane.numbers, plane.channels
             numbers.view(*scale.shape[:2], size, -1).mul_((scale[..., channels] * plane.factor).unsqueeze(2))
             logits.baddbmm_(q[..., channels], numbers.transpose(-1, -2))
-        return logits.unflatten(0, query.shape[:2])
+        return logits.view(*query.shape[:3], -1)
 
     def mix(
         self, weights: Float[Tensor, "batch kv_head query token"], packed: Packed
@@ -131,7 +129,7 @@ class KIVI(Storage):
                 mine = slice(max(begin, group * self.group_size), min(end, (group + 1) * self.group_size))
                 rows = sums[:, (group - first) * few : (group - first + 1) * few]
                 out[..., mine] += rows[..., mine.start - begin : mine.stop - begin] * plane.factor
-        return out.unflatten(0, weights.shape[:2])
+        return out.reshape(*weights.shape[:3], -1)
 
     def claimed(self, tokens: int, token_bytes: int) -> float:
         """Codes, and two statistics of 16 bits a group, of 16 bits a number; what is left as it is counts whole."""
@@ -159,10 +157,10 @@ def _by_token(statistic: Tensor, tokens: int, size: int) -> Tensor:
     return statistic if size == 1 else statistic.repeat_interleave(size, dim=2)[:, :, :tokens]
 
 
-def _filled(x: Tensor, size: int, dim: int) -> Tensor:
-    """With the last entry as often as it takes to fill the last group, whose range that leaves as it is."""
+def _grouped(x: Tensor, size: int, dim: int) -> Tensor:
+    """Axis `dim` as groups; the last one is filled up with its last entry, which leaves its range as it is."""
     missing = -x.shape[dim] % size
-    if not missing:
-        return x
-    last = x.narrow(dim, x.shape[dim] - 1, 1)
-    return torch.cat([x, last.expand(*(missing if d == dim else -1 for d in range(x.ndim)))], dim=dim)
+    if missing:
+        last = x.narrow(dim, x.shape[dim] - 1, 1)
+        x = torch.cat([x, last.expand(*(missing if d == dim else -1 for d in range(x.ndim)))], dim=dim)
+    return x.reshape(*x.shape[:dim], -1, size, *x.shape[dim + 1 :])

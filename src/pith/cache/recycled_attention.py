@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from pith.attention import GroupReduction, Part, Reading, Step
+from pith.cache.snapkv import pool
 from pith.core import Paper, param
 
 
@@ -43,6 +44,8 @@ class RecycledAttention(Reading):
 
     k: int = param(4096, "pairs that a recycled step reads, besides the new one", ge=1)
     stride: int = param(50, "decoded tokens from one full step to the next; 1 reads everything", ge=1)
+    recent: int = param(32, "latest tokens that are never dropped; part of k", ge=0)
+    kernel: int = param(1, "width of the pooling over neighbours where C is chosen anew; 1 is none", ge=1, odd=True)
     s: float = param(-1.0, "cosine of queries below which a step becomes full; -1 is never", ge=-1.0, le=1.0)
     interval: int = param(5, "recycled steps from one comparison of queries to the next", ge=1)
     group: GroupReduction = param("mean", "how the attention of the query heads of a key-value head is made one")
@@ -103,6 +106,10 @@ class RecycledAttention(Reading):
         """The `k` slots of those that were read, None is all, that got the most attention; -1 where there is none."""
         votes = step.per_kv_head(weights[:, :, 0], self.group)
         if read is None:
+            votes = pool(votes, self.kernel, "max")
+        slots = torch.arange(step.stored, device=votes.device) if read is None else read
+        votes = votes.masked_fill(slots >= step.stored - min(self.recent, self.k), float("inf"))
+        if read is None:
             none = ~step.real
         else:
             none = step.store.positions_at(read) < 0 if step.padded else read < 0
@@ -111,8 +118,8 @@ class RecycledAttention(Reading):
             # the newest takes the place of the worst
             return read.scatter(-1, votes.argmin(dim=-1, keepdim=True), read[..., -1:])[..., :-1]
         best = votes.topk(self.k, dim=-1)
-        slots = best.indices if read is None else read.gather(-1, best.indices)
-        return slots.masked_fill(best.values < 0, -1)
+        chosen = best.indices if read is None else read.gather(-1, best.indices)
+        return chosen.masked_fill(best.values < 0, -1)
 
 
 def _asked(step: Step) -> Float[Tensor, "batch query_head head_dim"]:
