@@ -144,7 +144,7 @@ def test_a_padded_row_gives_what_it_gives_alone(name: str) -> None:
 
 @pytest.mark.parametrize("name", [name for name in MAKERS if name not in FULL])
 def test_models_with_other_layers_are_refused(name: str) -> None:
-    with pytest.raises(ModelError, match="every layer must have full attention"):
+    with pytest.raises(ModelError, match="whose every layer is full attention"):
         Recipe([TIGHT]).cache(tiny(name))
     tiny(name).set_attn_implementation("eager" if name == "gpt_oss" else "sdpa")
 

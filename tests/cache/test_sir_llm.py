@@ -26,7 +26,7 @@ def model(request: pytest.FixtureRequest) -> Iterator[hf.PreTrainedModel]:
 
 
 def naive_kept(surprisal: list[float], limit: int, start: int, recent: int) -> list[int]:
-    """The rule of section 3.3, token by token."""
+    """The rule, token by token."""
     by_surprisal = sorted(range(len(surprisal)), key=lambda i: -surprisal[i])
     kept = set(by_surprisal[: max(limit - start - recent, 0)]) | set(range(min(start, limit)))
     for newest in range(len(surprisal) - 1, -1, -1):

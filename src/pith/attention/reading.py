@@ -20,8 +20,8 @@ class Part:
     """Some of the stored pairs, and where they and the queries stand while they are read.
 
     Attributes:
-        index: the slots, [batch, heads, read], or [batch, heads, query, read] where each query reads its own; heads is 1
-            where all read the same, kv_head, or query_head. Negative entries are none. No query reads a slot twice.
+        index: the slots, [batch, heads, read], or [batch, heads, query, read] where each query reads its own; heads is
+            1 where all read the same, kv_head, or query_head. Negative entries are none. No query reads a slot twice.
         keys_at: [batch or 1, read], the positions that the keys are rotated at; None is their place in the text.
         query_at: [batch or 1, query], the positions that the queries are rotated at; None is their place in the text.
         window: a query reads only the keys that stand less than so many slots before it; None is no such limit.

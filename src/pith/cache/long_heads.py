@@ -34,10 +34,10 @@ class LongHeads(Reading):
 
     Deviates: the released code (`released=True`) differs in two places: a token of a prompt does not read itself, and a
     decoded token that fills its chunk reads one chunk less and may not read the chunk before; on random tensors, read
-    by chunks of 4 and 8, that changes these tokens' outputs by 14 to 22 % of their norm in a prompt. The paper's models have a
-    key-value head for each query head; with grouped queries each query head reads its own chunks, which costs as many
-    reads, or with `group` those that share a key-value head read the same. Queries are kept for the chunk that is not
-    full, not for the whole text. After `crop`, which takes tokens back, older queries are not known any more: the
+    by chunks of 4 and 8, that changes these tokens' outputs by 14 to 22 % of their norm in a prompt. The paper's models
+    have a key-value head for each query head; with grouped queries each query head reads its own chunks, which costs as
+    many reads, or with `group` those that share a key-value head read the same. Queries are kept for the chunk that is
+    not full, not for the whole text. After `crop`, which takes tokens back, older queries are not known any more: the
     chunks from before get the summary of queries that look at all keys alike. Padding between the turns of a batch
     takes places as tokens do.
     """

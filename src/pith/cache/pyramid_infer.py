@@ -23,32 +23,34 @@ Decay = Literal["cosine", "constant"]
 """How a ratio falls with depth."""
 
 NOMINAL_DEPTH = 32
-"""Layers of the 7B models that the authors ship settings for; what `claimed` reckons with."""
+"""Layers of the models that the defaults are for, 7B ones; what `claimed` reckons with."""
+
+CPU_BLOCK = 32
+"""Queries whose attention is written out at a time where it should stay in a processor's cache."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PyramidInfer(Retention):
     """Compute in each deeper layer only those prompt tokens that the latest ones attend to in the layer below.
 
-        score_j = mean_{i in last w + 1} u_i mean_{query heads} softmax(q_i K^T / sqrt(d))_j       (section 3.3)
+        score_j = mean_{i in last w + 1} u_i mean_{query heads} softmax(q_i K^T / sqrt(d))_j
                   w = recent_ratio * prompt, u from 1 (oldest) to distance_weight (newest)
         kept    = the first streamingllm_sink_len, the best rho_l of what stands before the last w + 1, and these
-                  rho_l = p + (1 - p) (cos(pi l / layers) + 1) / 2       p = prefill_decay_ratio  (algorithm 1)
+                  rho_l = p + (1 - p) (cos(pi l / layers) + 1) / 2      p = prefill_decay_ratio
 
     What is dropped above layer l is never computed again, so reading a prompt gets cheaper and deeper layers hold less:
     a pyramid. Of what is decoded, each time that exceed_length_to_compress more tokens have left the recent ones, these
-    are cut to gen_compress_ratio * rho_l of their number, with p = gen_decay_ratio, by the same score.
-
-    The prompt is what the first forward reads. Later forwards of several tokens, further turns or parts of a prompt,
+    are cut to gen_compress_ratio * rho_l of their number, with p = gen_decay_ratio, by the same score. The prompt is what the first forward reads. Later forwards of several tokens, further turns or parts of a prompt,
     are kept whole, and decoded tokens are counted from their end. The model's output has the tokens that reach its
     last layer, of which the last is the prompt's last: logits of dropped tokens do not exist.
 
     Deviates: the paper keeps the tokens of highest attention up to a mass p that falls with depth, the authors' code,
     as here, a fixed share. Their "linear" strategy is a constant ratio as it runs, and is called that. Rows of a batch
     are chosen and counted each for itself; theirs have one length, padding counted in. With an interval above 1 their
-    code scores decoded tokens in the layers between by attention of a lower layer; here each layer uses its own. Scores
-    of decoded tokens are summed as their queries come, not from stored rows of attention: the same numbers, four bytes
-    a pair. Shipped settings for 13B models are p = 0.8 and an interval of 2, for 70B an interval of 3.
+    code scores decoded tokens in the layers between by attention of a lower layer; here each layer uses its own. Votes
+    for decoded tokens are summed as they come, not taken from stored rows of attention: the same numbers, four bytes a
+    pair. The attention of the recent tokens is computed twice, by the kernel and for the votes; what deeper layers are
+    spared must first make up for that.
     """
 
     contract: ClassVar[str] = "eviction"
@@ -91,8 +93,7 @@ class PyramidInfer(Retention):
             context = counts[-1] - window - 1
             kept = (context.double() * share).long()
             drops = (context > floor) & (kept > floor) & (share < 1.0)
-            if layer % self.layerwise_downsample_interval:
-                drops = torch.zeros_like(drops)
+            drops &= layer % self.layerwise_downsample_interval == 0
             counts.append(torch.where(drops, kept + window + 1, counts[-1]))
         return counts
 
@@ -109,15 +110,16 @@ class PyramidInfer(Retention):
         """The weighted votes of a prompt's recent tokens; they and the first tokens above all."""
         window = self.recent(step.positions[:, 0, -1] + 1)
         voters = min(int(window.max()) + 1, step.query.shape[2])
-        votes = torch.zeros_like(step.positions[:, 0], dtype=torch.float32)
-        for skip in range(0, voters, BLOCK):
-            size = min(BLOCK, voters - skip)
+        votes = torch.zeros_like(step.positions[:, :1], dtype=torch.float32)
+        heads, block = step.query.shape[1], BLOCK if step.query.is_cuda else CPU_BLOCK
+        for skip in range(0, voters, block):
+            size = min(block, voters - skip)
             age = torch.arange(skip + size - 1, skip - 1, -1, device=votes.device)
-            weight = self.weight(window[:, None] - age, window[:, None])
-            votes += torch.einsum("bhqk,bq->bk", step.attention(size, skip), weight) / step.query.shape[1]
+            weight = self.weight(window[:, None] - age, window[:, None]).repeat(1, heads).unsqueeze(1)
+            votes += weight @ step.attention(size, skip).flatten(1, 2) / heads
         newest = step.stored - torch.arange(step.stored, device=votes.device)
-        kept = (newest <= window[:, None] + 1) | (step.positions[:, 0] < self.streamingllm_sink_len)
-        return votes.masked_fill(kept, float("inf")).unsqueeze(1)
+        kept = (newest <= window[:, None, None] + 1) | (step.positions < self.streamingllm_sink_len)
+        return votes.masked_fill(kept, float("inf"))
 
     def weight(self, index: Int[Tensor, "batch n"], window: Int[Tensor, "batch 1"]) -> Float[Tensor, "batch n"]:
         """The share in a score of the vote at this index of the window; 0 outside of it."""
@@ -157,10 +159,7 @@ class Pyramid(Companion):
         layers = getattr(decoder, "layers", None)
         if cache.left_alone or layers is None or len(layers) < len(cache.layers):
             kinds = ", ".join(sorted(set(cache.left_alone.values()))) or "layers that cannot be found"
-            raise ModelError(
-                f"pyramid_infer hands fewer tokens from layer to layer, so every layer must have full attention; "
-                f"{type(self.model).__name__} has {kinds}"
-            )
+            raise ModelError(f"pyramid_infer takes models whose every layer is full attention; this one has {kinds}")
         known = weakref.ref(cache)
         for index in range(len(cache.layers)):
             hook = partial(self._enter, known, index)

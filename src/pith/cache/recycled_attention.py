@@ -21,7 +21,7 @@ from pith.core import Paper, param
 class RecycledAttention(Reading):
     """Every `stride`-th decoded token reads everything; those between read the `k` pairs that it attended to most.
 
-        full step:      C = top k of attention, for each key-value head     (the prompt's last token gives the first)
+        full step:      C = top k of pool(attention), for each key-value head        (the prompt's last token's first)
         recycled step:  read = C and the new token;  C = read without the pair that got the least attention
         a step is full  if stride - 1 steps were not, or, at each `interval`-th of them, cos(q, q of the last full) < s
 
@@ -31,7 +31,9 @@ class RecycledAttention(Reading):
     Deviates: there is no code of the authors to hold it against. The paper leaves open how the attention of the query
     heads of a group is made one (here `group`), whether sinks or new tokens are always kept (here none are), and what
     is compared to start a full step (here the queries of all heads of a layer as one vector, rotated at their places,
-    for each sequence and layer). The paper holds C as a second, smaller cache; here C is a list of slots.
+    for each sequence and layer). Of pooling it says nothing: `kernel=1` is none. Here it is SnapKV's, for a token to be
+    copied is followed by one that only the next step attends to. The paper holds C as a second, smaller cache; here C
+    is a list of slots.
     """
 
     paper: ClassVar[Paper] = Paper(
@@ -44,8 +46,7 @@ class RecycledAttention(Reading):
 
     k: int = param(4096, "pairs that a recycled step reads, besides the new one", ge=1)
     stride: int = param(50, "decoded tokens from one full step to the next; 1 reads everything", ge=1)
-    recent: int = param(32, "latest tokens that are never dropped; part of k", ge=0)
-    kernel: int = param(1, "width of the pooling over neighbours where C is chosen anew; 1 is none", ge=1, odd=True)
+    kernel: int = param(7, "width of the pooling over neighbours where C is chosen anew; 1 is none", ge=1, odd=True)
     s: float = param(-1.0, "cosine of queries below which a step becomes full; -1 is never", ge=-1.0, le=1.0)
     interval: int = param(5, "recycled steps from one comparison of queries to the next", ge=1)
     group: GroupReduction = param("mean", "how the attention of the query heads of a key-value head is made one")
@@ -62,11 +63,12 @@ class RecycledAttention(Reading):
         if step.stored <= self.k:
             step.memory.pop("chosen", None)
             return None
-        if bool(full.all()):
-            step.memory["chosen"] = self._best(step, step.attention(last=1), None)
-            return None
         slots = torch.arange(step.stored, device=full.device)
         chosen = step.memory.get("chosen", slots[:-1].expand(len(full), step.kv_head, -1))
+        if bool(full.any()):
+            step.memory["chosen"] = torch.where(full[:, None, None], self._best(step), chosen[..., : self.k])
+        if bool(full.all()):
+            return None
         read = torch.cat([chosen, slots[-1:].expand_as(chosen[..., :1])], dim=-1)
         if bool(full.any()):  # rows of one batch that are at different steps
             read = F.pad(read, (0, step.stored - read.shape[-1]), value=-1)
@@ -76,8 +78,14 @@ class RecycledAttention(Reading):
     def observe(
         self, step: Step, parts: Sequence[Part], weights: Sequence[Float[Tensor, "batch query_head query read"]]
     ) -> None:
-        """Drops the pair with the least attention; rows in a full step choose anew."""
-        step.memory["chosen"] = self._best(step, weights[0], parts[0].index)
+        """Drops the pair with the least attention: the newest takes its place."""
+        read = parts[0].index[..., : self.k + 1]
+        votes = step.per_kv_head(weights[0][:, :, 0, : self.k + 1], self.group)
+        none = step.store.positions_at(read) < 0 if step.padded else read < 0
+        worst = votes.masked_fill(none, -1).argmin(dim=-1, keepdim=True)
+        left = read.scatter(-1, worst, read[..., -1:])[..., :-1]
+        full = (step.memory["since"] == 0)[:, None, None]
+        step.memory["chosen"] = torch.where(full, step.memory["chosen"], left) if self.s > -1 else left
 
     def _is_full(self, step: Step) -> Bool[Tensor, " batch"]:
         """Which rows read everything in this step."""
@@ -97,29 +105,11 @@ class RecycledAttention(Reading):
             query = _asked(step)
             step.memory["query"] = torch.where(full[:, None, None], query, step.memory.get("query", query))
 
-    def _best(
-        self,
-        step: Step,
-        weights: Float[Tensor, "batch query_head 1 read"],
-        read: Int[Tensor, "batch kv_head read"] | None,
-    ) -> Int[Tensor, "batch kv_head k"]:
-        """The `k` slots of those that were read, None is all, that got the most attention; -1 where there is none."""
-        votes = step.per_kv_head(weights[:, :, 0], self.group)
-        if read is None:
-            votes = pool(votes, self.kernel, "max")
-        slots = torch.arange(step.stored, device=votes.device) if read is None else read
-        votes = votes.masked_fill(slots >= step.stored - min(self.recent, self.k), float("inf"))
-        if read is None:
-            none = ~step.real
-        else:
-            none = step.store.positions_at(read) < 0 if step.padded else read < 0
-        votes = votes.masked_fill(none, -1)
-        if read is not None and read.shape[-1] == self.k + 1:
-            # the newest takes the place of the worst
-            return read.scatter(-1, votes.argmin(dim=-1, keepdim=True), read[..., -1:])[..., :-1]
-        best = votes.topk(self.k, dim=-1)
-        chosen = best.indices if read is None else read.gather(-1, best.indices)
-        return chosen.masked_fill(best.values < 0, -1)
+    def _best(self, step: Step) -> Int[Tensor, "batch kv_head k"]:
+        """The `k` slots that the newest token attends to most; -1 where a row has fewer. Of equal ones the earlier."""
+        votes = pool(step.per_kv_head(step.attention(last=1)[:, :, 0], self.group), self.kernel, "max")
+        best = votes.masked_fill(~step.real, -1).sort(dim=-1, descending=True, stable=True)
+        return best.indices[..., : self.k].masked_fill(best.values[..., : self.k] < 0, -1)
 
 
 def _asked(step: Step) -> Float[Tensor, "batch query_head head_dim"]:

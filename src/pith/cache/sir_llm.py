@@ -20,15 +20,16 @@ from pith.core import ModelError, Paper, param, parse_budget
 class SirLLM(Eviction):
     """Keep the tokens with the highest surprisal, and the first ones, so that a dialogue of any length is remembered.
 
-        e_i  = -log p(x_i | x_1 ... x_{i-1})                          by the model's own predictions   (section 3.2)
+        e_i  = -log p(x_i | x_1 ... x_{i-1})       by the model's own predictions             (token entropy)
         kept = [0, start_size), the (token_entropy_size - m) highest e, and then the newest,
-               budget - m together                                    before a turn of m tokens        (section 3.3)
-        e    = e * decay_ratio                                        at every turn                    (section 3.4)
+               budget - m together                 before a turn of m tokens                  (as in the authors' code)
+        e    = e * decay_ratio                     at every turn                              (memory decay)
         query and keys are rotated at their index in the cache, 0, 1, ..., n - 1, not at their place in the text
 
     The budget is all that the cache holds: start_size + recent_size + token_entropy_size in the authors' names. The
-    choice is one for all layers and heads. A turn is a forward of several tokens; room for each decoded token is made
-    in the same way, one token for one, and nothing decays then. A stream of any length runs in constant memory.
+    choice is one for all layers and heads. A turn is a forward of several tokens. Room for a decoded token, which the
+    authors' evaluation does not have, is made in the same way, one for one, and nothing decays then. A stream of any
+    length runs in constant memory.
 
     Deviates: e is the paper's; the authors' code takes at each place the probability of the token that stands there
     instead of the next one's. The first token of a turn gets the surprisal that the turn before predicts for it; only
