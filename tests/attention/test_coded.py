@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from contracts.mirror import Mirror
-from pith.attention.coded import BLOCK, Coded
+from pith.attention import coded
+from pith.attention.coded import Coded
 from pith.attention.storage import Context, Packed, Storage
 from pith.cache.deco_quant import DecoQuant
 from pith.cache.kivi import KIVI
@@ -20,6 +21,9 @@ STORAGES = {
     "think": (ThinK(recent_size=4), 10.0),
 }
 """Each with how far a number may be from the one that was packed."""
+
+BLOCK = 512
+"""Tokens that are read at a time."""
 
 every_storage = pytest.mark.parametrize("name", STORAGES)
 
@@ -155,7 +159,8 @@ class Counted(KVCacheInt8):
         return Storage.mix(self, weights, packed)
 
 
-def test_each_token_is_encoded_once_and_read_in_blocks() -> None:
+def test_each_token_is_encoded_once_and_read_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(coded, "BLOCK", 2 * 8 * BLOCK)
     Counted.encoded.clear()
     Counted.decoded.clear()
     m = Mirror(Counted(), rows=1, heads=2, dim=8, loss=0.05)

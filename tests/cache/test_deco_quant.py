@@ -8,6 +8,7 @@ from einops import rearrange
 
 from contracts.largest import largest
 from contracts.tiny import tiny, tokens
+from pith.attention import coded
 from pith.attention.coded import Coded
 from pith.attention.storage import Context, Storage
 from pith.cache.deco_quant import DecoQuant
@@ -153,7 +154,8 @@ def rounded(x: torch.Tensor, bits: int) -> torch.Tensor:
     return (x / scale).round() * scale
 
 
-def test_a_token_makes_no_second_copy_of_the_cache() -> None:
+def test_a_token_makes_no_second_copy_of_the_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(coded, "BLOCK", 2**17)
     column = Coded(DecoQuant(), "keys")
     column.append(torch.randn(1, 2, 20480, 16), decoding=False)
     column.pack(Context(), prefill=True)

@@ -8,6 +8,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from contracts.largest import largest
 from contracts.tiny import COMMON, tiny, tokens
+from pith.attention import coded
 from pith.attention.storage import Context, Packed, Storage
 from pith.cache.kivi import KIVI
 from pith.core import InputError, ParameterError, Recipe
@@ -134,7 +135,8 @@ def test_a_prompt_shorter_than_the_residual_is_dense() -> None:
 
 
 @torch.no_grad()
-def test_a_decoded_token_makes_no_second_copy_of_the_cache() -> None:
+def test_a_decoded_token_makes_no_second_copy_of_the_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(coded, "BLOCK", 2**17)
     model = tiny("llama_gqa")
     cache = Recipe([KIVI()]).cache(model)
     pairs = torch.randn(1, 2, 20480, 16)

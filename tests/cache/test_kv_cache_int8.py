@@ -7,7 +7,8 @@ import torch
 
 from contracts.largest import largest
 from contracts.tiny import tiny, tokens
-from pith.attention.coded import BLOCK, Coded
+from pith.attention import coded
+from pith.attention.coded import Coded
 from pith.attention.storage import Context, Storage
 from pith.cache.kv_cache_int8 import KVCacheInt8
 from pith.core import Recipe
@@ -82,12 +83,13 @@ def test_a_prompt_is_exact_and_decoding_is_near(name: str) -> None:
     assert 0 < (torch.cat(steps, dim=1) - dense[:, 77:]).abs().max() < 0.1 * dense.abs().max()
 
 
-def test_a_token_makes_no_second_copy_of_the_cache() -> None:
+def test_a_token_makes_no_second_copy_of_the_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(coded, "BLOCK", 2**17)
     method = KVCacheInt8()
     column = Coded(method, "keys")
-    column.append(torch.randn(1, 2, 5 * BLOCK, 16), decoding=False)
+    column.append(torch.randn(1, 2, 20480, 16), decoding=False)
     column.pack(Context(), prefill=True)
     with largest() as made:
         column.dot(torch.randn(1, 2, 1, 16))
-        column.mix(torch.rand(1, 2, 1, 5 * BLOCK))
-    assert made.numbers <= 2 * BLOCK * 16
+        column.mix(torch.rand(1, 2, 1, 20480))
+    assert made.numbers <= 2**17

@@ -2,13 +2,10 @@
 
 A byte holds the codes of channels that lie a width apart: with `width = dim * bits / 8` bytes for each token, channel
 `plane * width + k` is in byte `k`, in the bits of its plane. So a plane is a run of neighbouring channels that one mask
-takes out of all bytes at once, and products with it need neither a shift nor a second copy of the codes.
+takes out of all bytes at once, and products with it need no shift.
 """
 
 from __future__ import annotations
-
-from collections.abc import Iterator
-from dataclasses import dataclass
 
 import torch
 from einops import rearrange
@@ -16,21 +13,6 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from pith.core import InputError
-
-
-@dataclass(frozen=True)
-class Plane:
-    """Neighbouring channels that share their place in the bytes.
-
-    Attributes:
-        channels: which ones.
-        factor: what `numbers` are to be multiplied by to be the codes.
-        numbers: the codes, where they lie in the bytes.
-    """
-
-    channels: slice
-    factor: float
-    numbers: Float[Tensor, "*lead width"]
 
 
 def pack(codes: UInt8[Tensor, "*lead dim"], bits: int) -> UInt8[Tensor, "*lead width"]:
@@ -58,10 +40,14 @@ def unpack(packed: UInt8[Tensor, "*lead width"], bits: int) -> UInt8[Tensor, "*l
     return torch.cat([(packed >> shift) & (2**bits - 1) for shift in range(0, 8, bits)], dim=-1)
 
 
-def planes(packed: UInt8[Tensor, "*lead width"], bits: int) -> Iterator[Plane]:
-    """The codes as numbers, a plane at a time; each plane's tensor is the caller's."""
-    width = packed.shape[-1]
-    for plane in range(8 // bits):
-        shift = bits * plane
-        numbers = (packed if bits == 8 else packed & ((2**bits - 1) << shift)).float()
-        yield Plane(slice(plane * width, (plane + 1) * width), 2.0**-shift, numbers)
+def numbers(packed: UInt8[Tensor, "*lead token width"], bits: int) -> Float[Tensor, "*lead plane token width"]:
+    """The codes by their planes, as a mask takes them out of the bytes: to be multiplied by `factors`."""
+    if bits == 8:
+        return packed.unsqueeze(-3).float()
+    masks = torch.tensor([(2**bits - 1) << shift for shift in range(0, 8, bits)], device=packed.device)
+    return (packed.unsqueeze(-3) & masks.to(torch.uint8)[:, None, None]).float()
+
+
+def factors(bits: int, device: torch.device) -> Float[Tensor, " plane"]:
+    """What the numbers of each plane are to be multiplied by to be codes."""
+    return torch.tensor([2.0**-shift for shift in range(0, 8, bits)], device=device)

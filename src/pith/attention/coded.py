@@ -11,10 +11,10 @@ from torch import Tensor
 
 from pith.attention.column import Column
 from pith.attention.shelf import Shelf
-from pith.attention.storage import Context, Part, Storage
+from pith.attention.storage import Context, Packed, Part, Storage
 
-BLOCK = 4096
-"""Packed tokens that attention decodes at a time."""
+BLOCK = 2**18
+"""Packed numbers that attention decodes at a time: few enough for a processor's cache, enough to keep it busy."""
 
 
 class Coded:
@@ -68,7 +68,7 @@ class Coded:
         """Everything decoded, [batch, head, stored, dim], made anew where something is packed."""
         if not self.shelves:
             return self.recent.dense()
-        parts = [self.storage.decode(b) for shelf in self.shelves for b in shelf.blocks(BLOCK)]
+        parts = [self.storage.decode(b) for b in self._blocks()]
         return torch.cat([*parts, self.recent.dense()], dim=2)
 
     def tensors(self) -> Iterator[Tensor]:
@@ -174,7 +174,7 @@ class Coded:
         """The products of queries with each slot, for a column of keys."""
         if not self.shelves:
             return self.recent.dot(query)
-        parts = [self.storage.dot(query, b) for shelf in self.shelves for b in shelf.blocks(BLOCK)]
+        parts = [self.storage.dot(query, b) for b in self._blocks()]
         return torch.cat([*parts, self.recent.dot(query)], dim=-1)
 
     def mix(
@@ -183,8 +183,13 @@ class Coded:
         """The sums of the slots by weights, for a column of values."""
         out = self.recent.mix(weights[..., self.packed :])
         begin = 0
-        for shelf in self.shelves:
-            for block in shelf.blocks(BLOCK):
-                out = out + self.storage.mix(weights[..., begin : begin + block.count], block)
-                begin += block.count
+        for block in self._blocks():
+            out = out + self.storage.mix(weights[..., begin : begin + block.count], block)
+            begin += block.count
         return out
+
+    def _blocks(self) -> Iterator[Packed]:
+        rows = self.recent.dense().shape[0]
+        limit = max(BLOCK // (rows * self.heads * self.dim), 1)
+        for shelf in self.shelves:
+            yield from shelf.blocks(limit)

@@ -11,7 +11,7 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 
-from pith.attention.bits import pack, planes, unpack
+from pith.attention.bits import factors, numbers, pack, unpack
 from pith.attention.storage import Context, Packed, Part, Storage
 from pith.core import InputError, Paper, param
 
@@ -109,12 +109,12 @@ class DecoQuant(Storage):
         """((q T_S^T) code) scale."""
         if query.shape[2] > FEW or not _is_shared(packed):
             return super().dot(query, packed)
-        parts = []
+        parts, factor = [], factors(self.bits, query.device).view(-1, 1, 1)
         for piece in _by_group(packed):
             q = self._each(query.float(), self._small(piece)[:, 0, 0].float().transpose(1, 2))
-            products = -(2 ** (self.bits - 1)) * q.sum(dim=-1, keepdim=True)
-            for plane in planes(piece.tokens["code"], self.bits):
-                products = products + (q[..., plane.channels] * plane.factor) @ plane.numbers.transpose(-1, -2)
+            asked = rearrange(q, "b h query (plane w) -> b h plane query w", plane=len(factor)) * factor
+            products = (asked @ numbers(piece.tokens["code"], self.bits).transpose(-1, -2)).sum(dim=2)
+            products -= 2 ** (self.bits - 1) * q.sum(dim=-1, keepdim=True)
             parts.append(products * piece.tokens["scale"].float().transpose(-1, -2))
         return parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
 
@@ -124,12 +124,13 @@ class DecoQuant(Storage):
         """((w scale) code) T_S."""
         if weights.shape[2] > FEW or not _is_shared(packed):
             return super().mix(weights, packed)
-        parts, begin = [], 0
+        parts, begin, factor = [], 0, factors(self.bits, weights.device).view(-1, 1, 1)
         for piece in _by_group(packed):
             scale = piece.tokens["scale"].float().transpose(-1, -2)
             w = weights[..., begin : begin + piece.count].float() * scale
-            sums = [(w @ plane.numbers) * plane.factor for plane in planes(piece.tokens["code"], self.bits)]
-            large = torch.cat(sums, dim=-1) - 2 ** (self.bits - 1) * w.sum(dim=-1, keepdim=True)
+            sums = (w.unsqueeze(2) @ numbers(piece.tokens["code"], self.bits)) * factor
+            large = rearrange(sums, "b h plane query w -> b h query (plane w)")
+            large = large - 2 ** (self.bits - 1) * w.sum(dim=-1, keepdim=True)
             parts.append(self._each(large, self._small(piece)[:, 0, 0].float()))
             begin += piece.count
         total: Tensor = torch.stack(parts).sum(dim=0)

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import torch
-from jaxtyping import Float, UInt8
+from einops import rearrange
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
-from pith.attention.bits import pack, planes, unpack
+from pith.attention.bits import factors, numbers, pack, unpack
 from pith.attention.storage import Context, Packed, Part, Storage
 from pith.core import Paper, ParameterError, param
 
@@ -97,13 +98,16 @@ class KIVI(Storage):
         count, size = packed.count, packed.size
         if query.shape[2] > FEW or count % size:
             return super().dot(query, packed)
-        q = query.float().flatten(0, 1)
-        scale, low = (packed.groups[name].float().flatten(0, 1) for name in ("scale", "minimum"))
-        logits = (q @ low.transpose(-1, -2)).repeat_interleave(size, dim=-1)
-        for plane in planes(packed.tokens["code"].flatten(0, 1), self.bits):
-            numbers, channels = plane.numbers, plane.channels
-            numbers.view(*scale.shape[:2], size, -1).mul_((scale[..., channels] * plane.factor).unsqueeze(2))
-            logits.baddbmm_(q[..., channels], numbers.transpose(-1, -2))
+        code, scale, low = (
+            t.flatten(0, 1) for t in (packed.tokens["code"], packed.groups["scale"], packed.groups["minimum"])
+        )
+        q, factor = query.float().flatten(0, 1), factors(self.bits, code.device)
+        products = numbers(code, self.bits)
+        steps = rearrange(scale.float(), "r group (plane w) -> r plane group 1 w", plane=len(factor))
+        products.view(*steps.shape[:3], size, -1).mul_(steps * factor.view(-1, 1, 1, 1))
+        asked = rearrange(q, "r query (plane w) -> r plane query w", plane=len(factor))
+        logits = (asked @ products.transpose(-1, -2)).sum(dim=1)
+        logits += (q @ low.float().transpose(-1, -2)).repeat_interleave(size, dim=-1)
         return logits.view(*query.shape[:3], -1)
 
     def mix(
@@ -112,30 +116,33 @@ class KIVI(Storage):
         """sum_t (w_t s_t) code_t + sum_t w_t min_t, for each group of channels."""
         if weights.shape[2] > FEW:
             return super().mix(weights, packed)
-        w, few = weights.float().flatten(0, 1), weights.shape[2]
+        w, code = weights.float().flatten(0, 1), packed.tokens["code"].flatten(0, 1)
         # turned over once: products with a strided scale would cost more than those with the codes
         scale, low = (
             packed.tokens[name].flatten(0, 1).transpose(-1, -2).float().contiguous() for name in ("scale", "minimum")
         )
-        scaled = w.unsqueeze(1) * scale.unsqueeze(2)  # [rows, group, query, token]
-        code = packed.tokens["code"].flatten(0, 1)
-        out = (w @ low.transpose(-1, -2)).repeat_interleave(self.group_size, dim=-1)
-        out = out[..., : code.shape[-1] * 8 // self.bits]
-        for plane in planes(code, self.bits):
-            begin, end = plane.channels.start, plane.channels.stop
-            first, last = begin // self.group_size, (end - 1) // self.group_size
-            sums = scaled[:, first : last + 1].flatten(1, 2) @ plane.numbers
-            for group in range(first, last + 1):
-                mine = slice(max(begin, group * self.group_size), min(end, (group + 1) * self.group_size))
-                rows = sums[:, (group - first) * few : (group - first + 1) * few]
-                out[..., mine] += rows[..., mine.start - begin : mine.stop - begin] * plane.factor
-        return out.reshape(*weights.shape[:3], -1)
+        groups, which = self._groups(code.shape[-1], scale.shape[1])
+        scaled = w.unsqueeze(1) * scale[:, groups.flatten().to(code.device)].unsqueeze(2)
+        scaled = rearrange(scaled, "r (plane part) query token -> r plane (part query) token", plane=len(groups))
+        sums = rearrange(scaled @ numbers(code, self.bits), "r plane (part q) w -> r plane part q w", q=w.shape[1])
+        if groups.shape[1] > 1:
+            sums = sums.take_along_dim(which.to(code.device)[None, :, None, None], dim=2)
+        own = sums * factors(self.bits, code.device).view(-1, 1, 1, 1)
+        out = rearrange(own, "r plane 1 query w -> r query (plane w)")
+        out = out + (w @ low.transpose(-1, -2)).repeat_interleave(self.group_size, dim=-1)[..., : out.shape[-1]]
+        return out.view(*weights.shape[:3], -1)
 
     def claimed(self, tokens: int, token_bytes: int) -> float:
         """Codes, and two statistics of 16 bits a group, of 16 bits a number; what is left as it is counts whole."""
         share = (self.bits + 32 / self.group_size) / 16
         packed = self.due("keys", tokens, True) + self.due("values", tokens, True)
         return 1 - (1 - share) * packed / (2 * max(tokens, 1))
+
+    def _groups(self, width: int, count: int) -> tuple[Int[Tensor, "plane part"], Int[Tensor, "plane width"]]:
+        """The groups of channels that each plane has a part in, and which of these each of its channels belongs to."""
+        group = torch.arange(width * 8 // self.bits).view(-1, width) // self.group_size
+        which = group - group[:, :1]
+        return (group[:, :1] + torch.arange(int(which.max()) + 1)).clamp(max=count - 1), which
 
     def _range(self, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
         """The minimum and the scale of groups; a group of padding alone has zeros."""

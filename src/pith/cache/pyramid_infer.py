@@ -40,8 +40,10 @@ class PyramidInfer(Retention):
 
     What is dropped above layer l is never computed again, so reading a prompt gets cheaper and deeper layers hold less:
     a pyramid. Of what is decoded, each time that exceed_length_to_compress more tokens have left the recent ones, these
-    are cut to gen_compress_ratio * rho_l of their number, with p = gen_decay_ratio, by the same score. The prompt is what the first forward reads. Later forwards of several tokens, further turns or parts of a prompt,
-    are kept whole, and decoded tokens are counted from their end. The model's output has the tokens that reach its
+    are cut to gen_compress_ratio * rho_l of their number, with p = gen_decay_ratio, by the same score.
+
+    The prompt is what the first forward reads. What later forwards of several tokens read, further turns or parts of a
+    prompt, is kept whole, and decoded tokens are counted from there. The model's output has the tokens that reach its
     last layer, of which the last is the prompt's last: logits of dropped tokens do not exist.
 
     Deviates: the paper keeps the tokens of highest attention up to a mass p that falls with depth, the authors' code,

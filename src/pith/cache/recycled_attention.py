@@ -26,14 +26,14 @@ class RecycledAttention(Reading):
         a step is full  if stride - 1 steps were not, or, at each `interval`-th of them, cos(q, q of the last full) < s
 
     Nothing is evicted, so what one step leaves out the next full step may read again. It saves time, not bytes. After
-    an eviction or a `crop` the next step is full.
+    a `crop`, or after an eviction in any row of a batch, the next step is full in all rows.
 
-    Deviates: there is no code of the authors to hold it against. The paper leaves open how the attention of the query
-    heads of a group is made one (here `group`), whether sinks or new tokens are always kept (here none are), and what
-    is compared to start a full step (here the queries of all heads of a layer as one vector, rotated at their places,
-    for each sequence and layer). Of pooling it says nothing: `kernel=1` is none. Here it is SnapKV's, for a token to be
-    copied is followed by one that only the next step attends to. The paper holds C as a second, smaller cache; here C
-    is a list of slots.
+    Deviates: there is no code of the authors, and only summaries of the paper, to hold it against. These leave open how
+    the attention of the query heads of a group is made one (here `group`), whether sinks or new tokens are always kept
+    (here none are), what is compared to start a full step (here the queries of all heads of a layer as one vector,
+    rotated at their places, for each sequence and layer), and whether attention is pooled (`kernel=1` is not). Here it
+    is pooled as SnapKV does it: a token to be copied is followed by one that only the next step attends to. The paper
+    holds C as a second, smaller cache; here C is a list of slots.
     """
 
     paper: ClassVar[Paper] = Paper(
