@@ -49,7 +49,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--model", default="builtin")
     parser.add_argument("--out", default="duo_attention.safetensors")
-    parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("--steps", type=int, default=250)
     parser.add_argument("--shortest", type=int, default=512, help="tokens of the shortest texts")
     parser.add_argument("--longest", type=int, default=1536, help="tokens of the longest texts")
     parser.add_argument("--sink-size", type=int, default=64)

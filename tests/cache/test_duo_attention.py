@@ -17,7 +17,7 @@ from contracts.test_eviction_laws import all_real, cache_bytes, read_and_decode,
 from contracts.tiny import FULL, MAKERS, tiny, tokens
 from pith.cache.ada_kv import AdaKV
 from pith.cache.duo_attention import DuoAttention, _gated, _heads, distance, read_gates, retrieval_heads, streaming_mask
-from pith.core import InputError, ModelError, ParameterError, PithWarning, Recipe
+from pith.core import DenseCache, InputError, ModelError, ParameterError, PithWarning, Recipe
 from pith.models import builtin
 
 
@@ -115,7 +115,9 @@ def test_bytes_are_what_it_claims_also_in_later_turns(name: str, dtype: torch.dt
     for seen, turn in ((300, tokens(1, 300)), (400, tokens(1, 100, seed=1))):
         model(turn, past_key_values=cache)
         heads = sum(int((layer.store.positions >= 0).sum()) for layer in cache.layers)
-        assert (cache_bytes(cache) - 4 * heads) == pytest.approx(method.claimed(seen, 1) * seen * pair, rel=1e-6)
+        assert (cache_bytes(cache) - 4 * heads) == pytest.approx(
+            method.claimed(DenseCache(tokens=seen)) * seen * pair, rel=1e-6
+        )
     restore(model)
 
 
@@ -146,7 +148,7 @@ def test_a_chunk_sees_all_of_itself(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["llama_mha", "llama_gqa", "gemma3"])
 def test_gradients_of_the_gates(name: str) -> None:
-    """Against differences of the loss, which is written naively by the paper's two attentions."""
+    """Against differences of the loss; the two attentions that gates mix are checked by the tests around this one."""
     model = copy.deepcopy(tiny(name)).double()
     before, text = model.config._attn_implementation, tokens(1, 31)
     labelled = torch.zeros_like(text, dtype=torch.bool)
@@ -188,7 +190,7 @@ def test_streaming_attention_is_the_one_that_gates_mix_in() -> None:
         assert (hidden(torch.zeros(2, 2), text) - expected).abs().max() < 1e-4
 
 
-def test_fitting_finds_the_heads_that_a_text_needs(tmp_path: Path) -> None:
+def test_fitting_writes_gates_and_the_weight_pulls_them_down(tmp_path: Path) -> None:
     model, method = tiny("llama_gqa"), DuoAttention(sink_size=2, recent_size=5)
     text = tokens(1, 60)
     labelled = torch.zeros_like(text, dtype=torch.bool)

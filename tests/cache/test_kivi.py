@@ -11,7 +11,7 @@ from contracts.tiny import COMMON, tiny, tokens
 from pith.attention import coded
 from pith.attention.storage import Context, Packed, Storage
 from pith.cache.kivi import KIVI
-from pith.core import InputError, ParameterError, Recipe
+from pith.core import DenseCache, InputError, ParameterError, Recipe
 from pith.measure import cache_bytes
 
 
@@ -103,7 +103,7 @@ def test_a_cache_holds_what_the_paper_says(bits: int) -> None:
         model(prompt, past_key_values=cache)
     dense = 2 * 2 * 2475 * 64 * 2
     held = cache_bytes(cache) - 4 * 2475
-    assert held / dense == pytest.approx(KIVI(bits=bits).claimed(2475, 512), rel=0.01)
+    assert held / dense == pytest.approx(KIVI(bits=bits).claimed(DenseCache(tokens=2475)), rel=0.01)
 
 
 @torch.no_grad()

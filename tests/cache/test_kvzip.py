@@ -17,7 +17,7 @@ from pith.attention import Step
 from pith.attention.evictor import best
 from pith.cache.ada_kv import AdaKV
 from pith.cache.kvzip import KVzip, reconstruction, shares
-from pith.core import ParameterError, PithWarning, Recipe
+from pith.core import DenseCache, ParameterError, PithWarning, Recipe
 
 
 @pytest.fixture(autouse=True)
@@ -178,7 +178,7 @@ def test_bytes_are_what_the_budget_says(name: str, dtype: torch.dtype, uniform: 
     # a position takes 4 bytes, where heads keep their own one a pair
     positions = 4 * int(heads.sum())
     assert cache_bytes(cache) - positions == pytest.approx(whole * 60 / 301, rel=1e-6)
-    assert recipe.methods[0].claimed(301, 1) == pytest.approx(60 / 301)
+    assert recipe.methods[0].claimed(DenseCache(tokens=301)) == pytest.approx(60 / 301)
 
 
 def test_bytes_as_a_budget() -> None:

@@ -12,7 +12,7 @@ from contracts.test_eviction_laws import all_real, cache_bytes, read_and_decode
 from contracts.tiny import FULL, MAKERS, tiny, tokens
 from pith.attention import Seat
 from pith.cache.lag_kv import LagKV
-from pith.core import ParameterError, Recipe
+from pith.core import DenseCache, ParameterError, Recipe
 
 SEAT = Seat(0, 1, 1)
 
@@ -138,6 +138,6 @@ def test_parts_of_a_prompt_and_whole_runs(length: int) -> None:
 
 
 def test_what_it_takes() -> None:
-    assert LagKV().claimed(8000, 1) == 4928 / 8000
+    assert LagKV().claimed(DenseCache(tokens=8000)) == 4928 / 8000
     with pytest.raises(ParameterError, match="lag_size=0 is not allowed; allowed is int, 1 or more"):
         LagKV(lag_size=0)

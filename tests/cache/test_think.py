@@ -10,7 +10,7 @@ from pith.attention.storage import Context, Storage
 from pith.attention.store import Store
 from pith.cache.ada_kv import AdaKV
 from pith.cache.think import ThinK
-from pith.core import Recipe, RecipeError
+from pith.core import DenseCache, Recipe, RecipeError
 from pith.measure import cache_bytes
 from pith.models import builtin
 from pith.tasks.heldout import heldout_text
@@ -87,7 +87,7 @@ def test_a_cache_holds_what_it_says() -> None:
         model(prompt, past_key_values=cache)
         held.append(cache_bytes(cache) - 2 * 4 * 500)
     model.set_attn_implementation("sdpa")
-    assert held[1] / held[0] == pytest.approx(ThinK(pruning_ratio=0.5).claimed(500, 1), rel=0.01)
+    assert held[1] / held[0] == pytest.approx(ThinK(pruning_ratio=0.5).claimed(DenseCache(tokens=500)), rel=0.01)
 
 
 @torch.no_grad()

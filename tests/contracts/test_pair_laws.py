@@ -13,7 +13,7 @@ from contracts.test_eviction_laws import all_real, cache_bytes, extras, read_and
 from contracts.tiny import MAKERS, tiny, tokens
 from contracts.variants import BY_SLOT, METHODS, READINGS, RETENTIONS, STORAGES, everything, tight
 from pith.attention import PithCache
-from pith.core import InputError, ModelError, PithWarning, Recipe, RecipeError
+from pith.core import DenseCache, InputError, ModelError, PithWarning, Recipe, RecipeError
 
 PAIRS = [
     *itertools.product(RETENTIONS, STORAGES),
@@ -80,7 +80,9 @@ def test_a_storage_holds_what_it_claims(storage: str) -> None:
     _, dense = read_and_decode(model, Recipe(), prompt, all_real(prompt), prompt[:, :0])
     _, cache = read_and_decode(model, recipe, prompt, all_real(prompt), prompt[:, :0])
     whole = cache_bytes(dense) - extras(dense)
-    claimed = recipe.methods[0].claimed(1200, whole // 1200)
+    claimed = recipe.methods[0].claimed(
+        DenseCache(tokens=1200, token_bytes=whole // 1200, layers=2, head_dim=16, number_bytes=4)
+    )
     assert (cache_bytes(cache) - extras(cache)) / whole == pytest.approx(claimed, rel=0.15)
 
 

@@ -7,7 +7,7 @@ import torch
 
 from pith.attention import Seat
 from pith.cache.snapkv import SnapKV
-from pith.core import ParameterError, parse_budget, parse_bytes
+from pith.core import DenseCache, ParameterError, parse_budget, parse_bytes
 
 
 @pytest.mark.parametrize(("text", "count"), [("64MiB", 64 * 2**20), ("1.5 KB", 1500), ("12B", 12), ("2gib", 2**31)])
@@ -37,7 +37,7 @@ def test_how_many_tokens_a_row_may_keep(budget: float | int | str, expected: lis
 
 
 def test_what_a_budget_claims() -> None:
-    assert SnapKV(budget=0.25).claimed(1000, 8) == 0.25
-    assert SnapKV(budget=100).claimed(1000, 8) == 0.1
-    assert SnapKV(budget=100).claimed(50, 8) == 1.0
-    assert SnapKV(budget="400B").claimed(100, 8) == 0.5
+    assert SnapKV(budget=0.25).claimed(DenseCache(tokens=1000, token_bytes=8)) == 0.25
+    assert SnapKV(budget=100).claimed(DenseCache(tokens=1000, token_bytes=8)) == 0.1
+    assert SnapKV(budget=100).claimed(DenseCache(tokens=50, token_bytes=8)) == 1.0
+    assert SnapKV(budget="400B").claimed(DenseCache(tokens=100, token_bytes=8)) == 0.5

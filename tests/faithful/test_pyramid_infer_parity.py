@@ -17,6 +17,7 @@ from pith.attention.answers import Answers
 from pith.attention.call import Call
 from pith.attention.evictor import Evictor
 from pith.cache.pyramid_infer import PyramidInfer
+from pith.core import DenseCache
 
 FIXTURE = json.loads((Path(__file__).parent / "pyramid_infer.json").read_text())
 CALL = Call(torch.nn.Identity(), mask=None, positions=None, scaling=None, softcap=None, sinks=None, dropout=0.0)
@@ -37,7 +38,9 @@ def test_lengths(case: dict[str, Any]) -> None:
 
 def test_the_shipped_schedule_holds_what_it_claims() -> None:
     case = FIXTURE["lengths"][0]
-    assert PyramidInfer().claimed(case["length"], 0) == sum(case["lengths"]) / (32 * case["length"])
+    assert PyramidInfer().claimed(DenseCache(tokens=case["length"], layers=32)) == sum(case["lengths"]) / (
+        32 * case["length"]
+    )
 
 
 class Model:

@@ -2,10 +2,13 @@
 
 A byte holds the codes of channels that lie a width apart: with `width = dim * bits / 8` bytes for each token, channel
 `plane * width + k` is in byte `k`, in the bits of its plane. So a plane is a run of neighbouring channels that one mask
-takes out of all bytes at once, and products with it need no shift.
+takes out of all bytes at once. Products are taken with one plane after the other: it fits a processor's cache, and the
+shift is made good in the factors.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterator
 
 import torch
 from einops import rearrange
@@ -40,12 +43,10 @@ def unpack(packed: UInt8[Tensor, "*lead width"], bits: int) -> UInt8[Tensor, "*l
     return torch.cat([(packed >> shift) & (2**bits - 1) for shift in range(0, 8, bits)], dim=-1)
 
 
-def numbers(packed: UInt8[Tensor, "*lead token width"], bits: int) -> Float[Tensor, "*lead plane token width"]:
-    """The codes by their planes, as a mask takes them out of the bytes: to be multiplied by `factors`."""
-    if bits == 8:
-        return packed.unsqueeze(-3).float()
-    masks = torch.tensor([(2**bits - 1) << shift for shift in range(0, 8, bits)], device=packed.device)
-    return (packed.unsqueeze(-3) & masks.to(torch.uint8)[:, None, None]).float()
+def planes(packed: UInt8[Tensor, "*lead width"], bits: int) -> Iterator[Float[Tensor, "*lead width"]]:
+    """The codes as numbers, a plane at a time, as a mask takes them out of the bytes: each `factors` times too large."""
+    for shift in range(0, 8, bits):
+        yield (packed if bits == 8 else packed & ((2**bits - 1) << shift)).float()
 
 
 def factors(bits: int, device: torch.device) -> Float[Tensor, " plane"]:

@@ -13,7 +13,7 @@ from pith.attention.column import Column
 from pith.attention.shelf import Shelf
 from pith.attention.storage import Context, Packed, Part, Storage
 
-BLOCK = 2**18
+BLOCK = 2**19
 """Packed numbers that attention decodes at a time: few enough for a processor's cache, enough to keep it busy."""
 
 

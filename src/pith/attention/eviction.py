@@ -14,7 +14,7 @@ from pith.attention.companion import Companion
 from pith.attention.reading import Reading
 from pith.attention.step import Step
 from pith.attention.storage import Storage
-from pith.core import Budget, Method, ParameterError, param, parse_budget
+from pith.core import Budget, DenseCache, Method, ParameterError, param, parse_budget
 
 
 @dataclass(frozen=True)
@@ -146,10 +146,10 @@ class Eviction(Retention):
         """The budget in tokens, the same in every layer."""
         return tokens_within(self.budget, real, seat.token_bytes)
 
-    def claimed(self, tokens: int, token_bytes: int) -> float:
+    def claimed(self, dense: DenseCache) -> float:
         """The budget as a share of the dense cache."""
-        limit = int(self.limit(torch.tensor([tokens]), Seat(0, 1, token_bytes))[0])
-        return min(1.0, limit / max(tokens, 1))
+        limit = int(self.limit(torch.tensor([dense.tokens]), Seat(0, 1, dense.token_bytes))[0])
+        return min(1.0, limit / max(dense.tokens, 1))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -206,6 +206,6 @@ class Allocation(Retention):
         """The other method's numbers."""
         return self.of.carry(step)
 
-    def claimed(self, tokens: int, token_bytes: int) -> float:
+    def claimed(self, dense: DenseCache) -> float:
         """What the other method claims."""
-        return self.of.claimed(tokens, token_bytes)
+        return self.of.claimed(dense)

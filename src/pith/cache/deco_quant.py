@@ -11,9 +11,9 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 
-from pith.attention.bits import factors, numbers, pack, unpack
+from pith.attention.bits import pack, planes, unpack
 from pith.attention.storage import Context, Packed, Part, Storage
-from pith.core import InputError, Paper, param
+from pith.core import DenseCache, InputError, Paper, param
 
 FEW = 64
 """Queries (a group's heads counted) up to which products are taken with the codes; more are worth decoding for."""
@@ -109,12 +109,13 @@ class DecoQuant(Storage):
         """((q T_S^T) code) scale."""
         if query.shape[2] > FEW or not _is_shared(packed):
             return super().dot(query, packed)
-        parts, factor = [], factors(self.bits, query.device).view(-1, 1, 1)
+        parts = []
         for piece in _by_group(packed):
             q = self._each(query.float(), self._small(piece)[:, 0, 0].float().transpose(1, 2))
-            asked = rearrange(q, "b h query (plane w) -> b h plane query w", plane=len(factor)) * factor
-            products = (asked @ numbers(piece.tokens["code"], self.bits).transpose(-1, -2)).sum(dim=2)
-            products -= 2 ** (self.bits - 1) * q.sum(dim=-1, keepdim=True)
+            asked = q.chunk(8 // self.bits, dim=-1)
+            products = -(2 ** (self.bits - 1)) * q.sum(dim=-1, keepdim=True)
+            for plane, x in enumerate(planes(piece.tokens["code"], self.bits)):
+                products = products + (asked[plane] * 2.0 ** -(self.bits * plane)) @ x.transpose(-1, -2)
             parts.append(products * piece.tokens["scale"].float().transpose(-1, -2))
         return parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
 
@@ -124,21 +125,20 @@ class DecoQuant(Storage):
         """((w scale) code) T_S."""
         if weights.shape[2] > FEW or not _is_shared(packed):
             return super().mix(weights, packed)
-        parts, begin, factor = [], 0, factors(self.bits, weights.device).view(-1, 1, 1)
+        parts, begin = [], 0
         for piece in _by_group(packed):
-            scale = piece.tokens["scale"].float().transpose(-1, -2)
+            scale = piece.tokens["scale"].transpose(-1, -2).float().contiguous()
             w = weights[..., begin : begin + piece.count].float() * scale
-            sums = (w.unsqueeze(2) @ numbers(piece.tokens["code"], self.bits)) * factor
-            large = rearrange(sums, "b h plane query w -> b h query (plane w)")
-            large = large - 2 ** (self.bits - 1) * w.sum(dim=-1, keepdim=True)
+            sums = [w @ x * 2.0 ** -(self.bits * p) for p, x in enumerate(planes(piece.tokens["code"], self.bits))]
+            large = torch.cat(sums, dim=-1) - 2 ** (self.bits - 1) * w.sum(dim=-1, keepdim=True)
             parts.append(self._each(large, self._small(piece)[:, 0, 0].float()))
             begin += piece.count
         total: Tensor = torch.stack(parts).sum(dim=0)
         return total
 
-    def claimed(self, tokens: int, token_bytes: int) -> float:
-        """Codes of 16 bits a number; scales, one a token, and small factors are a few hundredths of them."""
-        return self.bits / 16
+    def claimed(self, dense: DenseCache) -> float:
+        """The codes; scales, one a token, and small factors are a few hundredths of them."""
+        return self.bits / (8 * dense.number_bytes)
 
     def _small(self, packed: Packed) -> Float[Tensor, "batch heads group inner inner"]:
         return rearrange(packed.groups["small"], "b h g (i c) -> b h g i c", i=self.inner)

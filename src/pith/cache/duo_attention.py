@@ -21,7 +21,7 @@ from transformers.masking_utils import AttentionMaskInterface
 from pith.attention import Retention, Seat, Step
 from pith.attention.attend import attend
 from pith.attention.interface import attention, mask
-from pith.core import InputError, ModelError, Paper, param
+from pith.core import DenseCache, InputError, ModelError, Paper, param
 
 FILE = "duo_attention.safetensors"
 """The gates of a model, beside its weights."""
@@ -34,7 +34,7 @@ class DuoAttention(Retention):
     """Retrieval heads keep every pair; streaming heads keep the first and the latest ones; gates tell which is which.
 
         loss = mean_{labelled tokens} (H_full - H_gated)^2 + reg_weight * mean |alpha|      H: the last hidden states
-        gated attention of a head = alpha full + (1 - alpha) streaming, alpha in [0, 1]          (section 2.2, eq. 1-3)
+        gated attention of a head = alpha full + (1 - alpha) streaming, alpha in [0, 1]         (authors' training code)
         retrieval heads: alpha >= the `sparsity` quantile of all alphas; a key-value head has one alpha
 
     `fit` finds the gates with the model frozen, on texts in which something far back is asked for. Every head reads
@@ -110,9 +110,9 @@ class DuoAttention(Retention):
         """As many as `score` asks for."""
         return (scores == float("inf")).sum(dim=-1)
 
-    def claimed(self, tokens: int, token_bytes: int) -> float:
+    def claimed(self, dense: DenseCache) -> float:
         """All of retrieval heads, sinks and window of the others."""
-        return 1 - self.sparsity + self.sparsity * min(1.0, (self.sink_size + self.recent_size) / max(tokens, 1))
+        return 1 - self.sparsity + self.sparsity * min(1.0, (self.sink_size + self.recent_size) / max(dense.tokens, 1))
 
     def fit(
         self,

@@ -6,13 +6,12 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import torch
-from einops import rearrange
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
-from pith.attention.bits import factors, numbers, pack, unpack
+from pith.attention.bits import factors, pack, planes, unpack
 from pith.attention.storage import Context, Packed, Part, Storage
-from pith.core import Paper, ParameterError, param
+from pith.core import DenseCache, Paper, ParameterError, param
 
 FEW = 64
 """Queries (a group's heads counted) up to which products are taken with the codes; more are worth decoding for."""
@@ -98,16 +97,17 @@ class KIVI(Storage):
         count, size = packed.count, packed.size
         if query.shape[2] > FEW or count % size:
             return super().dot(query, packed)
+        rows, each, factor = query.shape[0] * query.shape[1], 8 // self.bits, factors(self.bits, query.device)
         code, scale, low = (
             t.flatten(0, 1) for t in (packed.tokens["code"], packed.groups["scale"], packed.groups["minimum"])
         )
-        q, factor = query.float().flatten(0, 1), factors(self.bits, code.device)
-        products = numbers(code, self.bits)
-        steps = rearrange(scale.float(), "r group (plane w) -> r plane group 1 w", plane=len(factor))
-        products.view(*steps.shape[:3], size, -1).mul_(steps * factor.view(-1, 1, 1, 1))
-        asked = rearrange(q, "r query (plane w) -> r plane query w", plane=len(factor))
-        logits = (asked @ products.transpose(-1, -2)).sum(dim=1)
-        logits += (q @ low.float().transpose(-1, -2)).repeat_interleave(size, dim=-1)
+        q = query.float().flatten(0, 1)
+        logits = (q @ low.float().transpose(1, 2)).repeat_interleave(size, dim=2)
+        steps = (scale.float().view(rows, -1, 1, each, code.shape[2]) * factor[:, None]).unbind(3)
+        asked = q.chunk(each, dim=2)
+        for plane, x in enumerate(planes(code, self.bits)):
+            x.view(rows, -1, size, code.shape[2]).mul_(steps[plane])
+            logits.baddbmm_(asked[plane], x.transpose(1, 2))
         return logits.view(*query.shape[:3], -1)
 
     def mix(
@@ -121,28 +121,31 @@ class KIVI(Storage):
         scale, low = (
             packed.tokens[name].flatten(0, 1).transpose(-1, -2).float().contiguous() for name in ("scale", "minimum")
         )
-        groups, which = self._groups(code.shape[-1], scale.shape[1])
-        scaled = w.unsqueeze(1) * scale[:, groups.flatten().to(code.device)].unsqueeze(2)
-        scaled = rearrange(scaled, "r (plane part) query token -> r plane (part query) token", plane=len(groups))
-        sums = rearrange(scaled @ numbers(code, self.bits), "r plane (part q) w -> r plane part q w", q=w.shape[1])
-        if groups.shape[1] > 1:
-            sums = sums.take_along_dim(which.to(code.device)[None, :, None, None], dim=2)
-        own = sums * factors(self.bits, code.device).view(-1, 1, 1, 1)
-        out = rearrange(own, "r plane 1 query w -> r query (plane w)")
-        out = out + (w @ low.transpose(-1, -2)).repeat_interleave(self.group_size, dim=-1)[..., : out.shape[-1]]
-        return out.view(*weights.shape[:3], -1)
+        groups, which = self._groups(code.shape[2])
+        scaled = w.unsqueeze(1) * scale.unsqueeze(2)
+        out = []
+        for plane, x in enumerate(planes(code, self.bits)):
+            first, last = groups[plane]
+            sums = scaled[:, first : last + 1].flatten(1, 2) @ x
+            if last > first:
+                own = which[plane].to(code.device).view(1, 1, 1, -1)
+                sums = sums.view(len(w), -1, w.shape[1], code.shape[2]).take_along_dim(own, dim=1).squeeze(1)
+            out.append(sums * 2.0 ** -(self.bits * plane))
+        mixed = torch.cat(out, dim=2)
+        mixed += (w @ low.transpose(1, 2)).repeat_interleave(self.group_size, dim=2)[..., : mixed.shape[2]]
+        return mixed.view(*weights.shape[:3], -1)
 
-    def claimed(self, tokens: int, token_bytes: int) -> float:
-        """Codes, and two statistics of 16 bits a group, of 16 bits a number; what is left as it is counts whole."""
-        share = (self.bits + 32 / self.group_size) / 16
-        packed = self.due("keys", tokens, True) + self.due("values", tokens, True)
-        return 1 - (1 - share) * packed / (2 * max(tokens, 1))
+    def claimed(self, dense: DenseCache) -> float:
+        """Codes, and two statistics a group, each a number as the model has them; what is left as it is counts whole."""
+        share = self.bits / (8 * dense.number_bytes) + 2 / self.group_size
+        packed = self.due("keys", dense.tokens, True) + self.due("values", dense.tokens, True)
+        return 1 - (1 - share) * packed / (2 * max(dense.tokens, 1))
 
-    def _groups(self, width: int, count: int) -> tuple[Int[Tensor, "plane part"], Int[Tensor, "plane width"]]:
-        """The groups of channels that each plane has a part in, and which of these each of its channels belongs to."""
-        group = torch.arange(width * 8 // self.bits).view(-1, width) // self.group_size
-        which = group - group[:, :1]
-        return (group[:, :1] + torch.arange(int(which.max()) + 1)).clamp(max=count - 1), which
+    def _groups(self, width: int) -> tuple[list[tuple[int, int]], Int[Tensor, "plane width"]]:
+        """The first and the last group of channels in each plane, and which of these each of its channels is in."""
+        size, starts = self.group_size, range(0, width * 8 // self.bits, width)
+        group = torch.arange(width * 8 // self.bits).view(-1, width) // size
+        return [(start // size, (start + width - 1) // size) for start in starts], group - group[:, :1]
 
     def _range(self, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
         """The minimum and the scale of groups; a group of padding alone has zeros."""

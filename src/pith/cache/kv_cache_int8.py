@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pith.attention.storage import Context, Packed, Part, Storage
-from pith.core import Paper
+from pith.core import DenseCache, Paper
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +55,6 @@ class KVCacheInt8(Storage):
         scale = packed.tokens["scale"].float().transpose(-1, -2)
         return (weights.float() * scale) @ packed.tokens["code"].float()
 
-    def claimed(self, tokens: int, token_bytes: int) -> float:
-        """Of 16 bits a number; the scales are one number a token and head, 1/64 more for heads of 64."""
-        return 0.5
+    def claimed(self, dense: DenseCache) -> float:
+        """Eight bits a number, and one scale a token and head."""
+        return 1 / dense.number_bytes + 1 / dense.head_dim

@@ -18,7 +18,7 @@ from pith.attention.attend import causal_mask, fold_mask, softmax_of_logits
 from pith.attention.eviction import tokens_within
 from pith.attention.evictor import best
 from pith.attention.step import BLOCK
-from pith.core import Budget, Paper, ParameterError, param, parse_budget
+from pith.core import Budget, DenseCache, Paper, ParameterError, param, parse_budget
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +27,7 @@ class KVzip(Retention):
 
         after the prompt was read, each chunk of it is read a second time, at the places behind the prompt;
         score_j = max_{i in the pass, query heads of the group} softmax(q_i [K_sink, K_chunk, K_pass]^T / sqrt(d))_j
-        kept    = the best budget * layers * heads of all scores of all layers and heads     (section 3.2, algorithm 1)
+        kept    = the best budget * layers * heads of all scores of all layers and heads       (authors' score.py)
 
     The budget is the kept share, as the authors' ratio; the first `sink` tokens are part of it. Heads and layers keep
     different numbers, and take just the memory of what they keep. The prompt is what the first forward reads: what is
@@ -83,10 +83,10 @@ class KVzip(Retention):
         """Never asked, for the same reason."""
         raise NotImplementedError(f"{self.name} scores a prompt in passes of its own")
 
-    def claimed(self, tokens: int, token_bytes: int) -> float:
+    def claimed(self, dense: DenseCache) -> float:
         """The budget as a share of the dense cache."""
-        limit = int(tokens_within(self.budget, torch.tensor([tokens]), token_bytes)[0])
-        return min(1.0, limit / max(tokens, 1))
+        limit = int(tokens_within(self.budget, torch.tensor([dense.tokens]), dense.token_bytes)[0])
+        return min(1.0, limit / max(dense.tokens, 1))
 
     def companion(self) -> Companion:
         """What repeats the prompt."""

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from pith.attention import Retention, Seat, Step
-from pith.core import Paper, param
+from pith.core import DenseCache, Paper, param
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,9 +63,9 @@ class LagKV(Retention):
         runs = ((real - self.sink_size) // self.lag_size - 1).clamp(min=0)
         return real - runs * (self.lag_size - self.kept)
 
-    def claimed(self, tokens: int, token_bytes: int) -> float:
+    def claimed(self, dense: DenseCache) -> float:
         """The limit as a share of the dense cache."""
-        return int(self.limit(torch.tensor([tokens]), Seat(0, 1, token_bytes))[0]) / max(tokens, 1)
+        return int(self.limit(torch.tensor([dense.tokens]), Seat(0, 1, dense.token_bytes))[0]) / max(dense.tokens, 1)
 
     def score(self, step: Step) -> Float[Tensor, "batch kv_head key"]:
         """-1 for those that their run gives up; what is in no run, or was gone through before, stays."""

@@ -17,13 +17,10 @@ from pith.attention import Companion, LayerCache, Retention, Seat, Step
 from pith.attention.evictor import best
 from pith.attention.step import BLOCK
 from pith.attention.store import PADDING
-from pith.core import ModelError, Paper, param
+from pith.core import DenseCache, ModelError, Paper, param
 
 Decay = Literal["cosine", "constant"]
 """How a ratio falls with depth."""
-
-NOMINAL_DEPTH = 32
-"""Layers of the models that the defaults are for, 7B ones; what `claimed` reckons with."""
 
 CPU_BLOCK = 32
 """Queries whose attention is written out at a time where it should stay in a processor's cache."""
@@ -128,10 +125,10 @@ class PyramidInfer(Retention):
         slope = (self.distance_weight - 1.0) * index / window.clamp(min=1)
         return ((1.0 + slope) / (window + 1)).masked_fill((index < 0) | (index > window), 0.0)
 
-    def claimed(self, tokens: int, token_bytes: int) -> float:
-        """The mean share of the prompt that the layers of a 7B model hold."""
-        counts = self.schedule(torch.tensor([tokens]), NOMINAL_DEPTH)
-        return sum(int(count) for count in counts) / (NOMINAL_DEPTH * max(tokens, 1))
+    def claimed(self, dense: DenseCache) -> float:
+        """The mean share of the prompt that the layers hold."""
+        counts = self.schedule(torch.tensor([dense.tokens]), dense.layers)
+        return sum(int(count) for count in counts) / (dense.layers * max(dense.tokens, 1))
 
     def companion(self) -> Companion:
         """What shortens the forwards of the layers."""

@@ -20,7 +20,7 @@ class PyramidKV(Allocation):
 
         b    = budget - window                       the budget of a layer without the pairs that it always keeps
         low  = floor(b / beta)                       what the highest layer keeps of it; high = 2 b - low the lowest
-        c_l  = high - l (high - low) / (L - 1)       kept in layer l, and the window               (section 4.2)
+        c_l  = high - l (high - low) / (L - 1)       kept in layer l, and the window       (authors' PyramidKVCluster)
 
     A layer cannot keep more than the n tokens there are: if high >= n - window, then high = n - window and
     low = 2 b - high. Prompts shorter than 2 b give each layer b. The window is the other method's parameter of that
@@ -35,7 +35,7 @@ class PyramidKV(Allocation):
     paper: ClassVar[Paper] = Paper(
         "2406.02069",
         "PyramidKV: Dynamic KV Cache Compression based on Pyramidal Information Funneling",
-        "Zefan Cai, Yichi Zhang, Bofei Gao, Yuliang Liu, Yucheng Li, Tianyu Liu, et al.",
+        "Zefan Cai, Yichi Zhang, Bofei Gao, Yuliang Liu, Tianyu Liu, Keming Lu, et al.",
         2024,
         "Zefan-Cai/KVCache-Factory",
     )

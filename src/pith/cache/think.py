@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pith.attention import GroupReduction
 from pith.attention.storage import Context, Packed, Part, Storage
-from pith.core import Method, Paper, param
+from pith.core import DenseCache, Method, Paper, param
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,9 +98,9 @@ class ThinK(Storage):
         places = _places(kept, channels.shape[-1]).expand(*query.shape[:3], -1)
         return query.gather(3, places).to(channels.dtype) @ channels.transpose(-1, -2)
 
-    def claimed(self, tokens: int, token_bytes: int) -> float:
+    def claimed(self, dense: DenseCache) -> float:
         """The pruned channels are a share of the keys, which are half of the cache."""
-        return 1 - self.pruning_ratio / 2 * self.due("keys", tokens, True) / max(tokens, 1)
+        return 1 - self.pruning_ratio / 2 * self.due("keys", dense.tokens, True) / max(dense.tokens, 1)
 
 
 def _places(kept: Bool[Tensor, "batch kv_head group dim"], count: int) -> Int[Tensor, "batch kv_head group kept"]:

@@ -17,7 +17,7 @@ from pith.core.errors import (
     UnknownMethodError,
     nearest,
 )
-from pith.core.method import Method
+from pith.core.method import DenseCache, Method
 from pith.core.paper import Paper
 from pith.core.parameters import Parameter, Parametrised, param, written
 from pith.core.parse import DENSE, Call, Grammar, built, parse_calls
@@ -30,6 +30,7 @@ __all__ = [
     "DENSE",
     "Budget",
     "Call",
+    "DenseCache",
     "Grammar",
     "InputError",
     "Method",

@@ -11,6 +11,25 @@ from pith.core.parameters import Parametrised
 
 
 @dataclass(frozen=True, kw_only=True)
+class DenseCache:
+    """The dense cache of one prompt, of which a method claims to hold a share.
+
+    Attributes:
+        tokens: the prompt's length.
+        token_bytes: bytes that one token takes, over all layers.
+        layers: the number of layers.
+        head_dim: numbers of a key.
+        number_bytes: bytes of a number.
+    """
+
+    tokens: int
+    token_bytes: int = 1
+    layers: int = 1
+    head_dim: int = 64
+    number_bytes: int = 2
+
+
+@dataclass(frozen=True, kw_only=True)
 class Method(Parametrised, ABC):
     """One published technique with its hyper-parameters: built, compared, printed and combined as a value.
 
@@ -35,11 +54,6 @@ class Method(Parametrised, ABC):
         """Why this method cannot stand in a recipe with another one; None if it can."""
         return None
 
-    def claimed(self, tokens: int, token_bytes: int) -> float:
-        """The share of the dense cache that the method says it holds after a prompt; contracts that shrink it override.
-
-        Args:
-            tokens: the prompt's length.
-            token_bytes: bytes that one token takes in the dense cache, over all layers.
-        """
+    def claimed(self, dense: DenseCache) -> float:
+        """The share of the dense cache that the method says it holds after a prompt, 1 unless it says otherwise."""
         return 1.0

@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
-from pith.core import InputError, PithWarning, Recipe
+from pith.core import DenseCache, InputError, PithWarning, Recipe
 from pith.measure.environment import environment
 from pith.measure.measurement import CacheBytes, Measurement
 from pith.measure.seconds import DECODED, Run, run_pairs, speed, timed_prompt
@@ -65,7 +65,7 @@ def measure(
         model=loaded.name,
         recipe=str(recipe),
         quality=quality,
-        bytes=_weighed(recipe, mine[0], dense[0], length),
+        bytes=_weighed(loaded, recipe, mine[0], dense[0], length),
         speed=speed(mine, dense),
         notes=tuple(notes),
         environment=environment(
@@ -74,15 +74,23 @@ def measure(
     )
 
 
-def _weighed(recipe: Recipe, mine: Run, dense: Run, tokens: int) -> CacheBytes:
-    token_bytes = dense.prefill_bytes // tokens
+def _weighed(loaded: Loaded, recipe: Recipe, mine: Run, dense: Run, tokens: int) -> CacheBytes:
+    config = loaded.model.config.get_text_config(decoder=True)
+    head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    whole = DenseCache(
+        tokens=tokens,
+        token_bytes=dense.prefill_bytes // tokens,
+        layers=config.num_hidden_layers,
+        head_dim=head_dim,
+        number_bytes=loaded.model.dtype.itemsize,
+    )
     return CacheBytes(
         prefill=mine.prefill_bytes,
         dense_prefill=dense.prefill_bytes,
         decoded=mine.decoded_bytes,
         dense_decoded=dense.decoded_bytes,
         tokens=tokens,
-        claimed=math.prod((method.claimed(tokens, token_bytes) for method in recipe), start=1.0),
+        claimed=math.prod((method.claimed(whole) for method in recipe), start=1.0),
     )
 
 
