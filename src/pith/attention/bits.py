@@ -44,7 +44,7 @@ def unpack(packed: UInt8[Tensor, "*lead width"], bits: int) -> UInt8[Tensor, "*l
 
 
 def planes(packed: UInt8[Tensor, "*lead width"], bits: int) -> Iterator[Float[Tensor, "*lead width"]]:
-    """The codes as numbers, a plane at a time, as a mask takes them out of the bytes: each `factors` times too large."""
+    """The codes as numbers, a plane at a time, as a mask takes them out of the bytes: to be multiplied by `factors`."""
     for shift in range(0, 8, bits):
         yield (packed if bits == 8 else packed & ((2**bits - 1) << shift)).float()
 

@@ -137,8 +137,9 @@ class DecoQuant(Storage):
         return total
 
     def claimed(self, dense: DenseCache) -> float:
-        """The codes; scales, one a token, and small factors are a few hundredths of them."""
-        return self.bits / (8 * dense.number_bytes)
+        """The codes, a scale a token, and the small factors."""
+        width = dense.token_bytes / (2 * dense.layers * dense.number_bytes)  # numbers of a token's keys in one layer
+        return self.bits / (8 * dense.number_bytes) + 1 / width + self.inner**2 / (width * max(dense.tokens, 1))
 
     def _small(self, packed: Packed) -> Float[Tensor, "batch heads group inner inner"]:
         return rearrange(packed.groups["small"], "b h g (i c) -> b h g i c", i=self.inner)

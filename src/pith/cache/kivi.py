@@ -136,16 +136,15 @@ class KIVI(Storage):
         return mixed.view(*weights.shape[:3], -1)
 
     def claimed(self, dense: DenseCache) -> float:
-        """Codes, and two statistics a group, each a number as the model has them; what is left as it is counts whole."""
+        """Codes, and two statistics a group, each a number as the model has it; what is left as it is counts whole."""
         share = self.bits / (8 * dense.number_bytes) + 2 / self.group_size
         packed = self.due("keys", dense.tokens, True) + self.due("values", dense.tokens, True)
         return 1 - (1 - share) * packed / (2 * max(dense.tokens, 1))
 
     def _groups(self, width: int) -> tuple[list[tuple[int, int]], Int[Tensor, "plane width"]]:
-        """The first and the last group of channels in each plane, and which of these each of its channels is in."""
-        size, starts = self.group_size, range(0, width * 8 // self.bits, width)
-        group = torch.arange(width * 8 // self.bits).view(-1, width) // size
-        return [(start // size, (start + width - 1) // size) for start in starts], group - group[:, :1]
+        """The first and last group of channels in each plane, and which of these each of its channels is in."""
+        group = torch.arange(width * 8 // self.bits).view(-1, width) // self.group_size
+        return [(int(one[0]), int(one[-1])) for one in group], group - group[:, :1]
 
     def _range(self, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
         """The minimum and the scale of groups; a group of padding alone has zeros."""
