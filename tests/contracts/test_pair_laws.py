@@ -20,6 +20,9 @@ PAIRS = [
     *itertools.product(RETENTIONS, READINGS),
     *itertools.product(STORAGES, READINGS),
 ]
+OTHER_STEPS = [("lag_kv", "recycled_attention")]
+"""An eviction in any row makes every row read everything at the next step: in a batch at other times than alone."""
+
 SOME = ["llama_gqa", "gemma3", "gpt_oss"]
 """Grouped queries; sliding layers between; sinks in the softmax."""
 
@@ -98,7 +101,7 @@ def test_pairs_answer_in_batches_as_alone(name: str, first: str, second: str) ->
     for i, row in enumerate(rows):
         alone, own = read_and_decode(model, recipe, row, all_real(row), decoded[i : i + 1])
         assert torch.isfinite(alone).all()
-        if same_kept(cache, own, i) and not {first, second} & set(BY_SLOT):
+        if same_kept(cache, own, i) and not {first, second} & set(BY_SLOT) and (first, second) not in OTHER_STEPS:
             assert (together[i] - alone[0]).abs().max() < tolerance
 
 
