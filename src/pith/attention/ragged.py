@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 import torch.nn.functional as F
 from einops import rearrange
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from pith.attention.column import Column
@@ -47,7 +47,12 @@ class Layout:
 
     def flat(self, rectangle: Tensor) -> Tensor:
         """[batch, head, width, ...] as [tokens, ...]."""
-        return rectangle.flatten(0, 2)[self.slots]
+        return rectangle.flatten(0, 2).index_select(0, self.slots)
+
+    def real(self) -> Bool[Tensor, "batch heads width"]:
+        """Which slots of the rectangle hold a token."""
+        slots = torch.arange(self.width, device=self.counts.device)
+        return slots >= self.width - self.counts.unsqueeze(-1)
 
     def rectangle(self, flat: Tensor, empty: int) -> Tensor:
         """[tokens, ...] as [batch, head, width, ...], with `empty` where there is no token."""
@@ -98,6 +103,11 @@ class Ragged:
         """The rectangle [batch, head, stored, ...], made anew."""
         past = self._layout.rectangle(self._past.dense()[0, 0], self._empty)
         return torch.cat([past, self._rest.dense()], dim=2) if self._rest.length else past
+
+    def real(self) -> Bool[Tensor, "batch heads stored"]:
+        """Which slots hold a token, of a column whose empty slots are negative."""
+        past = self._layout.real()
+        return torch.cat([past, self._rest.dense() >= 0], dim=2) if self._rest.length else past
 
     def tensors(self) -> Iterator[Tensor]:
         """Every tensor that is held."""
@@ -157,8 +167,7 @@ class Ragged:
 
     def select(self, rows: Int[Tensor, " rows"]) -> None:
         """Makes these rows of the batch the new batch."""
-        slots = torch.arange(self._layout.width, device=rows.device)
-        held = slots >= self._layout.width - self._layout.counts.unsqueeze(-1)
+        slots, held = torch.arange(self._layout.width, device=rows.device), self._layout.real()
         index = torch.where(held, slots, -1)[rows]
         places = self._layout.at(torch.where(held, slots, 0))[rows]
         self._layout = Layout.of(index)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TypeAlias, get_args
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from pith.attention.coded import Coded
@@ -70,6 +70,11 @@ class Store:
     def positions(self) -> Int[Tensor, "batch heads stored"]:
         """The stored pairs' positions; `PADDING` marks a slot without a token."""
         return self._positions.dense()
+
+    @property
+    def real(self) -> Bool[Tensor, "batch heads stored"]:
+        """Which slots hold a token."""
+        return self._positions.real() if isinstance(self._positions, Ragged) else self._positions.dense() >= 0
 
     def positions_at(self, index: Int[Tensor, "batch heads read"], group: int = 1) -> Int[Tensor, "batch heads read"]:
         """The positions of the slots at `index`, whose heads are one, kv_head, or query_head (kv_head * group)."""
