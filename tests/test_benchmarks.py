@@ -30,3 +30,23 @@ def test_stream_perplexity(tmp_path: Path) -> None:
     rows = json.loads(out.read_text())["rows"]
     assert all(len(row["perplexity"]) == 2 for row in rows.values())
     assert rows["streaming_llm"]["bytes"] < 0.5 * rows["dense"]["bytes"]
+
+
+def test_cache_table(tmp_path: Path) -> None:
+    out = tmp_path / "found.json"
+    options = [
+        "--recipe",
+        "kivi(bits=4)",
+        "--recipe",
+        "snapkv(budget=0.5)",
+        "--length",
+        "96",
+        "--tasks",
+        "needle(count=2)",
+    ]
+    run("cache_table.py", *options, "--out", str(tmp_path / "study"), "--json", str(out))
+    assert [row["recipe"] for row in json.loads(out.read_text())["rows"]] == [
+        "dense",
+        "kivi(bits=4)",
+        "snapkv()",
+    ]

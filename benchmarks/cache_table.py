@@ -1,0 +1,112 @@
+"""Every cache method on the built-in model, at about a half, a quarter and a tenth: the table of docs/cache.md.
+
+Methods with a budget are swept; the others stand with parameters that come near, scaled to a prompt of 1024 tokens.
+Results are stored one by one, so that the same command goes on where it was stopped.
+
+    python benchmarks/cache_table.py --out results/cache --json benchmarks/results/cache_table.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from pith.core import Recipe
+
+BUDGETED = [
+    *(
+        "snapkv",
+        "expected_attention",
+        "expected_attention(epsilon=0.01)",
+        "kvzip",
+        "h2o",
+        "tova",
+        "key_norm",
+        "key_diff",
+    ),
+    *("streaming_llm", "sir_llm", "random_eviction", "ada_kv", "pyramid_kv"),
+]
+EVICTIONS = [
+    *(f"lag_kv(lag_size=64, ratio={ratio})" for ratio in (0.45, 0.2, 0.05)),
+    "pyramid_infer",
+    "pyramid_infer(prefill_decay_strategy='constant', prefill_decay_ratio=0.65, recent_ratio=0.1)",
+    "pyramid_infer(prefill_decay_strategy='constant', prefill_decay_ratio=0.3, recent_ratio=0.05)",
+    "duo_attention(sink_size=8, recent_size=64)",
+    *(f"duo_attention(sink_size=8, recent_size=64, sparsity={sparsity})" for sparsity in (0.75, 0.9)),
+]
+STORAGES = [
+    *("kivi(bits=2)", "kivi(bits=4)", "deco_quant(bits=2)", "deco_quant(bits=4)", "deco_quant(bits=8)"),
+    *("think", "kv_cache_int8"),
+]
+READINGS = [
+    *(f"quest(token_budget={k}, skip_layers=0)" for k in (512, 256, 102)),
+    *(f"recycled_attention(k={k})" for k in (512, 256, 102)),
+    "token_select(n_init=16, n_local=128, k=368, chunk=128)",
+    "token_select(n_init=16, n_local=64, k=176, chunk=64)",
+    "token_select(n_init=8, n_local=32, k=62, chunk=32)",
+    "inf_llm(n_init=16, n_local=240, block_size=16, topk=16, exec_block_size=64)",
+    "inf_llm(n_init=16, n_local=112, block_size=16, topk=8, exec_block_size=64)",
+    "inf_llm(n_init=8, n_local=46, block_size=16, topk=3, exec_block_size=32)",
+    "long_heads(chunk_size=16, attention_length=96)",
+]
+TASKS = "needle(count=50),needle(count=50, keys=16),perplexity(scored=48)"
+HEADINGS = ["recipe", "needle", "16 keys", "perplexity", "bytes held", "claimed", "prefill", "decode"]
+
+
+def compared(out: Path, recipes: list[str], length: int, tasks: str) -> dict[str, Any]:
+    """What `pith compare` found, as its JSON."""
+    named = [word for recipe in recipes for word in ("--recipe", recipe)]
+    options = ["--budgets", "0.5,0.25,0.1", "--tasks", tasks, "--length", str(length), "--out", str(out), "--json"]
+    command = [sys.executable, "-m", "pith", "compare", *named, *options]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def lines(found: dict[str, Any]) -> list[str]:
+    """The table as Markdown, by family, method and bytes."""
+    dense, *others = found["rows"]
+    families = ["eviction", "allocation", "storage", "reading"]
+
+    def place(row: dict[str, Any]) -> tuple[int, str, float]:
+        [method] = Recipe.parse(row["recipe"]).methods
+        return families.index(method.contract), method.name, -row["cache_share"]
+
+    table = [HEADINGS, ["---"] * len(HEADINGS), cells(dense), *map(cells, sorted(others, key=place))]
+    return [f"| {' | '.join(row)} |" for row in table]
+
+
+def cells(row: dict[str, Any]) -> list[str]:
+    """One row of the table."""
+    scores = []
+    for task, quality in row["quality"].items():
+        digits = 1 if task.startswith("perplexity") else 2
+        scores.append(f"{quality['value']:.{digits}f}" + ("" if row["within_dense_interval"][task] else " ▼"))
+    speed = row["speed"]
+    noisy = "~" if speed["spread"] > 0.25 else ""
+    shares = [f"{row['cache_share']:.1%}", f"{row['bytes']['claimed']:.1%}"]
+    times = [f"{speed['prefill_ratio']:.2f}x", f"{noisy}{speed['decode_ratio']:.2f}x"]
+    return [f"`{row['label']}`", *scores, *shares, *times]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("results/cache"), help="folder of the stored study")
+    parser.add_argument("--json", type=Path, help="a JSON file to write")
+    parser.add_argument("--recipe", action="append", help="only these recipes; may be given several times")
+    parser.add_argument("--length", type=int, default=1024, help="tokens of the prompt")
+    parser.add_argument("--tasks", default=TASKS)
+    args = parser.parse_args()
+    recipes = args.recipe or [*BUDGETED, *EVICTIONS, *STORAGES, *READINGS]
+    found = compared(args.out, recipes, args.length, args.tasks)
+    if args.json:
+        args.json.write_text(json.dumps(found, indent=1) + "\n")
+    sys.stdout.write("\n".join([*lines(found), "", *found["verdict"]]) + "\n")
+
+
+if __name__ == "__main__":
+    main()
