@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM
 
-from pith.core import PithWarning, Recipe
+from pith.core import ModelError, PithWarning, Recipe
 from pith.measure import cache_bytes
 from pith.measure.environment import environment
 from pith.study import grid, parse_budgets
@@ -76,6 +76,16 @@ def run(model: LlamaForCausalLM, recipe: str, prompt: torch.Tensor, decoded: int
     }
 
 
+def takes(model: LlamaForCausalLM, recipe: str) -> bool:
+    """Whether the recipe can be applied to the model; says why not."""
+    try:
+        Recipe.parse(recipe).cache(model)
+    except ModelError as error:
+        print(f"left out: {recipe}: {error}", flush=True)
+        return False
+    return True
+
+
 def summary(runs: dict[str, list[dict[str, float]]]) -> list[dict[str, Any]]:
     """Medians of each subject, and medians of its ratios to the dense run of the same round."""
     rows = []
@@ -117,10 +127,11 @@ def main() -> None:
     args = parser.parse_args()
     warnings.simplefilter("ignore", PithWarning)
     families = [name for name in args.families.split(",") if name]
-    recipes = [DENSE, *map(str, grid(args.recipe, parse_budgets(args.budgets), families))]
+    swept = map(str, grid(args.recipe, parse_budgets(args.budgets), families))
     device = "cuda" if torch.cuda.is_available() else "cpu"
     dtype = args.dtype or ("bfloat16" if device == "cuda" else "float32")
     model = shape(getattr(torch, dtype), device)
+    recipes = [DENSE, *(recipe for recipe in swept if takes(model, recipe))]
     settings = {"rounds": args.rounds, "decoded": args.decoded}
     found: dict[str, Any] = {"environment": environment(model, settings), "lengths": {}}
     for length in map(int, args.lengths.split(",")):
