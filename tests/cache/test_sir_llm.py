@@ -215,3 +215,17 @@ def test_tokens_are_taken_back_only_before_something_was_dropped(model: hf.PreTr
 def test_nothing_shares_its_scores_out() -> None:
     with pytest.raises(ParameterError, match=r"of=sir_llm\(budget=8\) is not allowed"):
         AdaKV(of=SirLLM(budget=8))
+
+
+def test_rows_that_come_several_times_go_on_as_the_row_itself() -> None:
+    model, prompt, more = tiny("llama_gqa"), tokens(2, 60), tokens(2, 20, seed=5)
+    logits = []
+    for repeats in (1, 2):
+        cache = Recipe.parse("sir_llm(budget=24)").cache(model)
+        with torch.no_grad():
+            model(prompt, past_key_values=cache)
+            cache.batch_repeat_interleave(repeats)
+            model(more.repeat_interleave(repeats, dim=0), past_key_values=cache)
+            last = model(more[:, :5].repeat_interleave(repeats, dim=0), past_key_values=cache).logits[:, -1]
+        logits.append(last[::repeats])
+    assert (logits[0] - logits[1]).abs().max() < 1e-4

@@ -63,6 +63,14 @@ class PithCache(Cache):  # type: ignore[misc]
         if self.companion is not None:
             self.companion.select(indices)
 
+    def batch_repeat_interleave(self, repeats: int) -> None:
+        """Each row comes `repeats` times."""
+        held = next((layer for layer in self.served() if layer.is_initialized), None)
+        super().batch_repeat_interleave(repeats)
+        if self.companion is not None and held is not None:
+            rows = torch.arange(len(held.store.positions) // repeats, device=held.store.positions.device)
+            self.companion.select(rows.repeat_interleave(repeats))
+
     def served(self) -> list[LayerCache]:
         """The layers that are Pith's."""
         return [layer for layer in self.layers if isinstance(layer, LayerCache)]
