@@ -7,19 +7,20 @@ import random
 from statistics import fmean
 
 from pith.core import Recipe
-from pith.measure import CacheBytes, Measurement, Speed
+from pith.measure import Answer, Bandwidth, CacheBytes, Costs, Measurement, Memory, Speed
 from pith.study import Question, Study, grid, tasks_with
-from pith.tasks import Quality
+from pith.tasks import Quality, Task
 from pith.tasks.interval import t_interval, wilson_interval
 
 DENSE_BYTES = 1 << 20
+WEIGHTS = 3 << 20
 TASKS = tasks_with("needle,perplexity", {"length": 2048})
 RIGHT = {"dense": 0.96, "snapkv": 0.94, "streaming_llm": 0.3, "random_eviction": 0.3}
 """How many needles each finds."""
 
 
 def question(*recipes: str, budgets: tuple[float, ...] = (0.5, 0.25)) -> Question:
-    return Question("fake", grid(recipes, budgets), TASKS, {"length": 2048, "seed": 0})
+    return Question("fake", grid(recipes, budgets), TASKS, {"model": "fake"}, {"length": 2048, "seed": 0})
 
 
 def measurement(recipe: Recipe, claimed: float | None = None, notes: tuple[str, ...] = ()) -> Measurement:
@@ -36,9 +37,22 @@ def measurement(recipe: Recipe, claimed: float | None = None, notes: tuple[str, 
         str(TASKS[0]): Quality(fmean(needle), *wilson_interval(int(sum(needle)), 100), 100, tuple(needle)),
         str(TASKS[1]): Quality(math.exp(fmean(losses)), low, high, 16, tuple(losses)),
     }
-    return Measurement("fake", str(recipe), quality, held, speed, notes, {"torch": "2.13.0", "threads": 2})
+    where = {"torch": "2.13.0", "threads": 2}
+    memory, read = Memory(WEIGHTS, None, None), WEIGHTS + held.decoded
+    costs = Costs(held, speed, memory, Bandwidth(read, read / speed.decode, 8e9), notes, where)
+    return Measurement("fake", str(recipe), costs, {task: Answer(found, (), where) for task, found in quality.items()})
 
 
 def study(*recipes: str, budgets: tuple[float, ...] = (0.5, 0.25)) -> Study:
     asked = question(*recipes, budgets=budgets)
     return Study(asked, {str(recipe): measurement(recipe) for recipe in asked.recipes})
+
+
+class Fake:
+    """Takes the pieces of those measurements."""
+
+    def costs(self, recipe: Recipe) -> Costs:
+        return measurement(recipe).costs
+
+    def answer(self, recipe: Recipe, task: Task) -> Answer:
+        return measurement(recipe).answers[str(task)]

@@ -47,11 +47,9 @@ def run(options: Options) -> None:
     """
     from pith.cli.show import print_json, print_study
     from pith.cli.watch import TerminalWatch
-    from pith.core import Recipe
-    from pith.measure import Measurement, measure
     from pith.models import load
     from pith.report import write
-    from pith.study import Store, ask, compare, grid, parse_budgets, tasks_with
+    from pith.study import Here, Store, ask, compare, grid, parse_budgets, tasks_with
 
     given = {"length": options.length, "count": options.count, "seed": options.seed}
     tasks = tasks_with(options.tasks, {name: value for name, value in given.items() if value is not None})
@@ -60,14 +58,8 @@ def run(options: Options) -> None:
         loaded = load(options.model, options.dtype)
         question = ask(loaded, recipes, tasks, length=options.length, seed=options.seed)
         with TerminalWatch(len(recipes)) as watch:
-
-            def take(recipe: Recipe) -> Measurement:
-                return measure(
-                    loaded, recipe, tasks, length=options.length, batch_size=options.batch_size, seed=options.seed,
-                    progress=watch.progress,
-                )  # fmt: skip
-
-            study = compare(question, store, take, watch)
+            measurer = Here(loaded, options.length, options.batch_size, options.seed, watch.progress)
+            study = compare(question, store, measurer, watch)
     page = write(study, options.out, shlex.join(["pith", *sys.argv[1:]]))
     if options.json:
         print_json(as_data(study) | {"report": str(page), "results": str(store.path)})
@@ -85,7 +77,7 @@ def as_data(study: Study) -> dict[str, Any]:
     return {
         "model": study.question.model,
         "tasks": [str(task) for task in study.question.tasks],
-        "settings": dict(study.question.settings),
+        "settings": {**study.question.settings, **study.question.costs},
         "verdict": verdict(study),
         "refused": study.refused,
         "rows": [

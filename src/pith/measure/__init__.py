@@ -3,17 +3,34 @@
 Bytes are what tensors hold; seconds are paired with the dense model's in the same run; quality is what tasks find.
 """
 
-from pith.measure.bytes import cache_bytes
-from pith.measure.measurement import CacheBytes, Measurement, Speed, from_json, to_json
-from pith.measure.run import Progress, measure
+from pith.measure.bytes import cache_bytes, weight_bytes
+from pith.measure.measurement import (
+    Answer,
+    Bandwidth,
+    CacheBytes,
+    Costs,
+    Measurement,
+    Memory,
+    Speed,
+    from_json,
+    to_json,
+)
+from pith.measure.run import Progress, answer, costs, measure
 
 __all__ = [
+    "Answer",
+    "Bandwidth",
     "CacheBytes",
+    "Costs",
     "Measurement",
+    "Memory",
     "Progress",
     "Speed",
+    "answer",
     "cache_bytes",
+    "costs",
     "from_json",
     "measure",
     "to_json",
+    "weight_bytes",
 ]

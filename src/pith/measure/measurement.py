@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
 
 from pith.tasks.base import Quality
+
+Piece = TypeVar("Piece", "Costs", "Answer")
 
 
 @dataclass(frozen=True)
@@ -57,62 +62,132 @@ class CacheBytes:
 
 
 @dataclass(frozen=True)
-class Measurement:
-    """What one recipe did to one model: quality by task, bytes, seconds, and the environment it was taken in.
+class Memory:
+    """Bytes that the process needs while the prompt is read and continued.
 
     Attributes:
-        model: the model's name, as the user gave it.
-        recipe: the recipe's text; "dense" is the model in plain Transformers.
-        quality: each task's result, by the task's text.
-        bytes, speed: what the cache held and how long it took.
+        weights: what the model's parameters and buffers hold, each storage once.
+        peak, dense_peak: the most bytes at any moment, weights included: on CUDA the allocator's peak, on the processor
+            the resident peak of a fresh process. None where nobody asked for it.
+    """
+
+    weights: int
+    peak: int | None = None
+    dense_peak: int | None = None
+
+
+@dataclass(frozen=True)
+class Bandwidth:
+    """How far decoding is from what the memory allows.
+
+    Attributes:
+        read: bytes that must be read for a decoded token: the weights that a token touches and what its query reads
+            of the cache. None where that cannot be told.
+        achieved: `read` for each second of decoding; bytes per second.
+        copy: what a plain copy of a large tensor reaches on this machine, read and written bytes together; bytes per
+            second.
+    """
+
+    read: int | None
+    achieved: float | None
+    copy: float
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What one recipe costs on one model: a piece of a measurement, taken at once and stored at once.
+
+    Attributes:
+        bytes, speed, memory, bandwidth: what was measured.
         notes: what the user must know, such as layers that were left alone.
         environment: versions, processor, threads, dtype, seed, commit, settings.
     """
 
-    model: str
-    recipe: str
-    quality: dict[str, Quality]
     bytes: CacheBytes
     speed: Speed
+    memory: Memory
+    bandwidth: Bandwidth | None
     notes: tuple[str, ...]
     environment: dict[str, Any]
 
 
-def to_json(measurement: Measurement) -> str:
-    """The measurement as JSON, which `from_json` turns back into an equal one.
+@dataclass(frozen=True)
+class Answer:
+    """What one task found of one recipe: the other kind of piece.
+
+    Attributes:
+        quality: the result.
+        notes, environment: as in `Costs`.
+    """
+
+    quality: Quality
+    notes: tuple[str, ...]
+    environment: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What one recipe did to one model, put together from its pieces.
+
+    Attributes:
+        model: the model's name, as the user gave it.
+        recipe: the recipe's text; "dense" is the model in plain Transformers.
+        costs: bytes and seconds.
+        answers: each task's result, by the task's text.
+    """
+
+    model: str
+    recipe: str
+    costs: Costs
+    answers: dict[str, Answer]
+
+    @property
+    def bytes(self) -> CacheBytes:
+        """What the cache held."""
+        return self.costs.bytes
+
+    @property
+    def speed(self) -> Speed:
+        """How long it took."""
+        return self.costs.speed
+
+    @property
+    def quality(self) -> dict[str, Quality]:
+        """Each task's result, by the task's text."""
+        return {task: answer.quality for task, answer in self.answers.items()}
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the user must know, each note once."""
+        pieces: Iterable[Costs | Answer] = (self.costs, *self.answers.values())
+        return tuple(dict.fromkeys(note for piece in pieces for note in piece.notes))
+
+    @property
+    def environment(self) -> dict[str, Any]:
+        """Where its costs were measured."""
+        return self.costs.environment
+
+
+def to_json(thing: Costs | Answer | Measurement) -> str:
+    """A measurement or a piece of one as JSON.
 
     JSON has no word for a number that is none or infinite; it is written as a text, such as "nan".
     """
-    return json.dumps(_plain(asdict(measurement)), allow_nan=False)
+    return json.dumps(_plain(asdict(thing)), allow_nan=False)
 
 
-def from_json(text: str) -> Measurement:
-    """The measurement that `to_json` wrote.
+def from_json(kind: type[Piece], text: str) -> Piece:
+    """The piece that `to_json` wrote.
 
     Raises:
-        ValueError: the text is no measurement.
+        ValueError: the text is no such piece.
     """
     try:
-        data = json.loads(text)
-        speed: dict[str, Any] = {
-            name: value if name == "runs" else float(value) for name, value in data["speed"].items()
-        }
-        return Measurement(
-            model=data["model"],
-            recipe=data["recipe"],
-            quality={task: _quality(found) for task, found in data["quality"].items()},
-            bytes=CacheBytes(**data["bytes"]),
-            speed=Speed(**speed),
-            notes=tuple(data["notes"]),
-            environment=data["environment"],
-        )
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"this is no measurement: {error}") from error
-
-
-def _quality(data: dict[str, Any]) -> Quality:
-    value, low, high = (float(data[name]) for name in ("value", "low", "high"))
-    return Quality(value, low, high, data["n"], tuple(map(float, data["scores"])))
+        return TypeAdapter(kind).validate_json(text)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise ValueError(f"this is no {kind.__name__.lower()}: {where} {first['msg']}") from error
 
 
 def _plain(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Taking one measurement."""
+"""Taking one measurement, piece by piece."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from pith.core import DenseCache, InputError, PithWarning, Recipe
+from pith.measure.bytes import weight_bytes
 from pith.measure.environment import environment
-from pith.measure.measurement import CacheBytes, Measurement
+from pith.measure.measurement import Answer, CacheBytes, Costs, Measurement, Memory
 from pith.measure.seconds import DECODED, Run, run_pairs, speed, timed_prompt
 from pith.models import Loaded, Subject, require_positions
-from pith.tasks import Quality, Task
+from pith.tasks import Task
 
 Progress = Callable[[str, int, int], None]
 """Told what is measured, "speed" or a task's text, how much of it is done, and of how much."""
@@ -29,7 +30,26 @@ def measure(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Measurement:
-    """Measures what a recipe does to a model: seconds and bytes against the dense model in this process, and quality.
+    """Measures what a recipe does to a model: its costs and, by every task, its quality.
+
+    Args, raises: as of `costs` and `answer`.
+    """
+    found = costs(loaded, recipe, length=length, runs=runs, seed=seed, progress=progress)
+    answers = {str(task): answer(loaded, recipe, task, batch_size=batch_size, progress=progress) for task in tasks}
+    return Measurement(loaded.name, str(recipe), found, answers)
+
+
+def costs(
+    loaded: Loaded,
+    recipe: Recipe,
+    *,
+    length: int = 1024,
+    runs: int = 5,
+    seed: int = 0,
+    peak: bool = False,
+    progress: Progress | None = None,
+) -> Costs:
+    """Bytes and seconds of a recipe against the dense model, in this process.
 
     The recipe without a method is measured as the model in plain Transformers; its ratios, of the model against
     itself, say how far the machine's noise reaches.
@@ -37,41 +57,64 @@ def measure(
     Args:
         loaded: the model.
         recipe: the recipe.
-        tasks: how quality is measured.
         length: tokens of the prompt that is timed and whose cache is weighed; one sequence.
-        batch_size: sequences that a task reads at once; no score depends on it.
         runs: pairs of timed runs.
         seed: of the timed prompt; tasks have their own.
+        peak: whether to look for the peak of memory too, which on the processor takes two fresh processes.
         progress: told how it goes on.
 
     Raises:
-        InputError: a number makes no sense, or a task or the prompt is too long for the model.
+        InputError: a number makes no sense, or the prompt is too long for the model.
         ModelError: a method cannot take the model.
     """
-    for name, value in {"length": length, "batch_size": batch_size, "runs": runs}.items():
+    for name, value in {"length": length, "runs": runs}.items():
         if value < 1:
             raise InputError(f"{name}={value} makes no sense; allowed is 1 or more")
     require_positions(loaded.model, length + DECODED, f"a timed prompt of {length} tokens and {DECODED} decoded ones")
-    subject = Subject(loaded.model, loaded.tokenizer, recipe if len(recipe) else None)
-
-    def told(what: str) -> Callable[[int, int], None]:
-        return lambda done, total: progress(what, done, total) if progress else None
-
     with _noted() as notes:
         prompt = timed_prompt(loaded.tokenizer, length, seed).to(loaded.model.device)
-        mine, dense = run_pairs(subject, prompt, runs, told("speed"))
-        quality: dict[str, Quality] = {str(t): t.run(subject, batch_size, told(str(t))) for t in tasks}
-    return Measurement(
-        model=loaded.name,
-        recipe=str(recipe),
-        quality=quality,
+        mine, dense = run_pairs(_subject(loaded, recipe), prompt, runs, _told(progress, "speed"))
+    return Costs(
         bytes=_weighed(loaded, recipe, mine[0], dense[0], length),
         speed=speed(mine, dense),
+        memory=Memory(weight_bytes(loaded.model)),
+        bandwidth=None,
         notes=tuple(notes),
         environment=environment(
-            loaded.model, {"seed": seed, "length": length, "decoded": DECODED, "batch_size": batch_size, "runs": runs}
+            loaded.model, {"seed": seed, "length": length, "decoded": DECODED, "runs": runs}
         ),
-    )
+    )  # fmt: skip
+
+
+def answer(
+    loaded: Loaded, recipe: Recipe, task: Task, *, batch_size: int = 8, progress: Progress | None = None
+) -> Answer:
+    """What a task finds of a recipe.
+
+    Args:
+        loaded: the model.
+        recipe: the recipe.
+        task: how quality is measured.
+        batch_size: sequences that the task reads at once; no score depends on it.
+        progress: told how it goes on.
+
+    Raises:
+        InputError: the batch size makes no sense, or the task is too long for the model.
+        ModelError: a method cannot take the model.
+    """
+    if batch_size < 1:
+        raise InputError(f"batch_size={batch_size} makes no sense; allowed is 1 or more")
+    with _noted() as notes:
+        quality = task.run(_subject(loaded, recipe), batch_size, _told(progress, str(task)))
+    return Answer(quality, tuple(notes), environment(loaded.model, {"batch_size": batch_size}))
+
+
+def _subject(loaded: Loaded, recipe: Recipe) -> Subject:
+    return Subject(loaded.model, loaded.tokenizer, recipe if len(recipe) else None)
+
+
+def _told(progress: Progress | None, what: str) -> Callable[[int, int], None]:
+    return lambda done, total: progress(what, done, total) if progress else None
 
 
 def _weighed(loaded: Loaded, recipe: Recipe, mine: Run, dense: Run, tokens: int) -> CacheBytes:

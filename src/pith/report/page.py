@@ -44,7 +44,7 @@ def render(study: Study, command: str) -> str:
         charts=charts,
         styles=styles(found),
         notes=_notes(found, study.refused),
-        settings=_settings({**found[0].measurement.environment, **study.question.settings}),
+        settings=_settings({**found[0].measurement.environment, **study.question.settings, **study.question.costs}),
         command=command,
     )
 

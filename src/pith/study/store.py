@@ -9,13 +9,15 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 from pith.core import StoreError
-from pith.measure import Measurement, from_json, to_json
+from pith.measure import Answer, Costs, from_json, to_json
+
+P = TypeVar("P", Costs, Answer)
 
 FILE = "study.sqlite"
-SCHEMA = 1
+SCHEMA = 2
 """The layout of the file; a file with a larger number was written by a newer Pith and is left alone."""
 
 APPLICATION = int.from_bytes(b"pith")
@@ -23,9 +25,8 @@ APPLICATION = int.from_bytes(b"pith")
 
 _CREATE = f"""
 BEGIN IMMEDIATE;
-CREATE TABLE IF NOT EXISTS measurement (
-    key TEXT PRIMARY KEY, model TEXT NOT NULL, recipe TEXT NOT NULL, made TEXT NOT NULL,
-    question TEXT NOT NULL, result TEXT NOT NULL
+CREATE TABLE IF NOT EXISTS piece (
+    key TEXT PRIMARY KEY, made TEXT NOT NULL, question TEXT NOT NULL, result TEXT NOT NULL
 ) STRICT;
 PRAGMA application_id = {APPLICATION};
 PRAGMA user_version = {SCHEMA};
@@ -34,7 +35,7 @@ COMMIT;
 
 
 class Store:
-    """The measurements of one folder, each under the key of what was asked; a stored one is never overwritten.
+    """The pieces of measurements of one folder, each under the key of what was asked; a stored one is never overwritten.
 
     Args:
         directory: the folder; it is made when it is not there.
@@ -67,31 +68,31 @@ class Store:
             self._database.close()
             raise
 
-    def get(self, key: str) -> Measurement | None:
-        """The measurement stored under the key, or None.
+    def get(self, kind: type[P], key: str) -> P | None:
+        """The piece of a measurement that is stored under the key, or None.
 
         Raises:
-            StoreError: the file cannot be read, or what it holds there is no measurement.
+            StoreError: the file cannot be read, or what it holds there is no such piece.
         """
         with self._plainly():
-            row = self._database.execute("SELECT result FROM measurement WHERE key = ?", (key,)).fetchone()
-            return None if row is None else from_json(row[0])
+            row = self._database.execute("SELECT result FROM piece WHERE key = ?", (key,)).fetchone()
+            return None if row is None else from_json(kind, row[0])
 
-    def put(self, key: str, measurement: Measurement, question: dict[str, Any]) -> None:
-        """Stores a measurement; it is on the disk when this returns. One that is stored already stays.
+    def put(self, key: str, piece: Costs | Answer, question: dict[str, Any]) -> None:
+        """Stores a piece; it is on the disk when this returns. One that is stored already stays.
 
         Args:
             key: where `get` finds it.
-            measurement: what was found.
+            piece: what was found.
             question: what was asked, for people who read the file.
 
         Raises:
             StoreError: the file cannot be written.
         """
         made = datetime.now(UTC).isoformat(timespec="seconds")
-        row = (key, measurement.model, measurement.recipe, made, json.dumps(question), to_json(measurement))
         with self._plainly():
-            self._database.execute("INSERT OR IGNORE INTO measurement VALUES (?, ?, ?, ?, ?, ?)", row)
+            row = (key, made, json.dumps(question), to_json(piece))
+            self._database.execute("INSERT OR IGNORE INTO piece VALUES (?, ?, ?, ?)", row)
 
     def close(self) -> None:
         """Closes the file."""
@@ -99,7 +100,7 @@ class Store:
 
     def __len__(self) -> int:
         with self._plainly():
-            return int(self._database.execute("SELECT count(*) FROM measurement").fetchone()[0])
+            return int(self._database.execute("SELECT count(*) FROM piece").fetchone()[0])
 
     def __enter__(self) -> Store:
         return self

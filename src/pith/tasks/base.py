@@ -5,13 +5,17 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar, Literal
 
 from pith.core import Parametrised
 from pith.models import Subject
 
 Progress = Callable[[int, int], None]
 """Told how many examples are done, and of how many."""
+
+
+Query = Literal["aware", "agnostic"]
+"""Whether the question stands behind the context when the cache is made smaller, or comes only afterwards."""
 
 
 @dataclass(frozen=True)
@@ -23,6 +27,9 @@ class Quality:
         low, high: its 95 % confidence interval.
         n: the number of examples behind it.
         scores: each example's own score, in the order of the examples, so that two subjects can be paired.
+        depths: where each example's answer stands in its context, 0 the beginning and 1 the end; empty where a task
+            has no such place.
+        curve: (position, score) along the text, the mean over the examples; empty where a task has no such curve.
     """
 
     value: float
@@ -30,6 +37,21 @@ class Quality:
     high: float
     n: int
     scores: tuple[float, ...]
+    depths: tuple[float, ...] = ()
+    curve: tuple[tuple[int, float], ...] = ()
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """The two scores between which a model's own must be read, through the same scorer.
+
+    Attributes:
+        oracle: of one who always knows the answer.
+        chance: of one who knows the answers' form and guesses among those that it allows; None where no guess is.
+    """
+
+    oracle: float
+    chance: float | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,10 +62,25 @@ class Task(Parametrised, ABC):
         name: the word that stands for it on the command line.
         metric: what the score is called, with its unit.
         higher_is_better: whether a larger score is better.
+        logarithmic: whether the score is exp(mean of the examples' scores), and not their mean.
     """
 
     metric: ClassVar[str] = ""
     higher_is_better: ClassVar[bool] = True
+    logarithmic: ClassVar[bool] = False
+
+    @property
+    def asks(self) -> Query | None:
+        """Whether its question is seen before the cache is made smaller; None where there is no question."""
+        return None
+
+    @abstractmethod
+    def calibrate(self, tokenizer: Any) -> Calibration:
+        """What an oracle and a guesser score on the same examples; nothing is run.
+
+        Raises:
+            InputError: the task cannot be made, such as a file that is not there.
+        """
 
     @abstractmethod
     def run(self, subject: Subject, batch_size: int = 8, progress: Progress | None = None) -> Quality:

@@ -15,7 +15,7 @@ from transformers import GenerationConfig
 from pith.core import InputError, param
 from pith.models import Subject, require_positions
 from pith.tasks import generate
-from pith.tasks.base import Progress, Quality, Task
+from pith.tasks.base import Calibration, Progress, Quality, Task
 from pith.tasks.heldout import heldout_text
 from pith.tasks.interval import wilson_interval
 
@@ -55,6 +55,10 @@ class Needle(Task):
                     progress(len(scores), self.count)
         low, high = wilson_interval(round(sum(scores)), self.count)
         return Quality(sum(scores) / self.count, low, high, self.count, tuple(scores))
+
+    def calibrate(self, tokenizer: Any) -> Calibration:
+        """A guesser names one of the values that stand in the context."""
+        return Calibration(1.0, 1 / self.keys)
 
     def examples(self, tokenizer: Any) -> tuple[generate.Example, ...]:
         """The questions, the same for every model that shares the tokenizer.

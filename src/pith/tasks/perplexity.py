@@ -14,7 +14,7 @@ from torch import Tensor
 
 from pith.core import InputError, param
 from pith.models import Subject, require_positions
-from pith.tasks.base import Progress, Quality, Task
+from pith.tasks.base import Calibration, Progress, Quality, Task
 from pith.tasks.heldout import heldout_text
 from pith.tasks.interval import t_interval
 from pith.tasks.stream import Stream
@@ -34,6 +34,7 @@ class Perplexity(Task):
 
     metric: ClassVar[str] = "perplexity"
     higher_is_better: ClassVar[bool] = False
+    logarithmic: ClassVar[bool] = True
 
     text: str | None = param(None, "path of a text file; none is Python's language reference, which is held out")
     length: int = param(1024, "tokens of the context, the one that begins a sequence included", ge=2)
@@ -59,6 +60,10 @@ class Perplexity(Task):
         mean, (low, high) = torch.tensor(scores).double().mean(), t_interval(scores)
         value, low, high = torch.tensor([mean, low, high]).double().exp().tolist()
         return Quality(value, low, high, self.count, tuple(scores))
+
+    def calibrate(self, tokenizer: Any) -> Calibration:
+        """A guesser takes every token of the vocabulary for equally likely."""
+        return Calibration(1.0, float(len(tokenizer)))
 
     def windows(self, tokenizer: Any) -> Int[Tensor, "count tokens"]:
         """The windows, context and scored tokens; each begins as the tokenizer begins a sequence.
