@@ -11,7 +11,7 @@ import transformers as hf
 
 from pith.core import InputError, PithWarning, Recipe
 from pith.measure import Costs, from_json, measure, to_json
-from pith.measure.run import _noted
+from pith.measure.run import noted
 from pith.models import Loaded, Subject, load
 from pith.tasks import Needle, Perplexity
 
@@ -49,7 +49,7 @@ def test_the_dense_model_is_plain_transformers() -> None:
     assert found.quality == {}
 
 
-def test_layers_that_are_left_alone_are_noted_once() -> None:
+def test_layers_that_are_left_alone_arenoted_once() -> None:
     torch.manual_seed(0)
     config = hf.Gemma3TextConfig(
         vocab_size=4096,
@@ -71,7 +71,7 @@ def test_layers_that_are_left_alone_are_noted_once() -> None:
 
 def test_warnings_of_others_go_on() -> None:
     def warned() -> list[str]:
-        with _noted() as notes:
+        with noted() as notes:
             warnings.warn("old", DeprecationWarning, stacklevel=1)
             for text in ("left alone", "left alone", "slow"):
                 warnings.warn(text, PithWarning, stacklevel=1)

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 from pith.core import Recipe
-from pith.measure import Measurement
-from pith.study import Store, Study, compare
-from study.fakes import measurement, question
+from pith.measure import Answer, Costs
+from pith.study import Question, Store, Study, compare
+from pith.tasks import Task
+from study.fakes import Fake, question
+
+BUDGETS = tuple(i / 10 for i in range(1, 10))
 
 
 class Quiet:
@@ -18,16 +22,46 @@ class Quiet:
     def has(self, study: Study, recipe: Recipe, stored: bool) -> None: ...
 
 
-def main(directory: Path, log: Path, delay: float) -> None:
-    def measure(recipe: Recipe) -> Measurement:
-        time.sleep(delay)
-        with log.open("a") as lines:
-            lines.write(f"{recipe}\n")
-        return measurement(recipe)
+@dataclass(frozen=True)
+class Noted(Fake):
+    """Takes its time, and writes down what it takes."""
 
-    asked = question("snapkv", "streaming_llm", "random_eviction", budgets=tuple(i / 10 for i in range(1, 10)))
+    log: Path
+    delay: float
+
+    def _note(self, *what: object) -> None:
+        with self.log.open("a") as lines:
+            lines.write(" | ".join(map(str, what)) + "\n")
+        time.sleep(self.delay)
+
+    def costs(self, recipe: Recipe) -> Costs:
+        self._note(recipe, "costs")
+        return super().costs(recipe)
+
+    def answer(self, recipe: Recipe, task: Task) -> Answer:
+        self._note(recipe, task)
+        return super().answer(recipe, task)
+
+
+@dataclass(frozen=True)
+class MakeNoted:
+    """What makes a worker measure so."""
+
+    log: Path
+    delay: float
+
+    def __call__(self) -> Noted:
+        return Noted(self.log, self.delay)
+
+
+def many() -> Question:
+    return question("snapkv", "streaming_llm", "random_eviction", budgets=BUDGETS)
+
+
+def main(directory: Path, log: Path, delay: float) -> None:
+    asked = many()
     with Store(directory) as store:
-        study = compare(asked, store, measure, Quiet())
+        study = compare(asked, store, Noted(log, delay), Quiet())
     assert list(study.measurements) == [str(recipe) for recipe in asked.recipes]
 
 

@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 
 from pith.core import Recipe, StoreError
+from pith.measure import Costs
 from pith.study import Store
 from study.fakes import measurement
 
-DENSE = measurement(Recipe())
+DENSE = measurement(Recipe()).costs
 
 
 def filled(directory: Path) -> Path:
@@ -21,16 +22,16 @@ def filled(directory: Path) -> Path:
 def test_what_is_put_is_there_after_reopening(tmp_path: Path) -> None:
     filled(tmp_path / "made" / "on the way")
     with Store(tmp_path / "made" / "on the way") as store:
-        assert store.get("key") == DENSE
-        assert store.get("another") is None
+        assert store.get(Costs, "key") == DENSE
+        assert store.get(Costs, "another") is None
         assert len(store) == 1
 
 
 def test_a_stored_result_is_never_overwritten(tmp_path: Path) -> None:
     filled(tmp_path)
     with Store(tmp_path) as store:
-        store.put("key", measurement(Recipe.parse("snapkv")), {})
-        assert store.get("key") == DENSE
+        store.put("key", measurement(Recipe.parse("snapkv(budget=0.25)")).costs, {})
+        assert store.get(Costs, "key") == DENSE
 
 
 def test_two_processes_may_hold_one_file(tmp_path: Path) -> None:
@@ -73,10 +74,10 @@ def test_a_row_that_is_no_measurement_is_said_and_kept(tmp_path: Path) -> None:
     path = filled(tmp_path)
     database = sqlite3.connect(path)
     with database:
-        database.execute("UPDATE measurement SET result = '{}'")
+        database.execute("UPDATE pith_piece SET result = '{}'")
     database.close()
     with Store(tmp_path) as store, pytest.raises(StoreError, match="damaged"):
-        store.get("key")
+        store.get(Costs, "key")
     with Store(tmp_path) as store:
         assert len(store) == 1
 

@@ -85,9 +85,65 @@ def test_a_text_file(tmp_path: Path) -> None:
     assert first + 10 <= len(tokens) // 2 <= second <= len(tokens) - 10, "each half has a window"
 
 
+@pytest.mark.parametrize("recipe", [None, "snapkv(budget=1.0)"])
+@pytest.mark.parametrize("chunk", [2, 4, 5, 9])
+def test_chunks_change_nothing_where_nothing_is_dropped(chunk: int, recipe: str | None) -> None:
+    expected = in_one_forward(SHORT, subject())
+    found = Perplexity(length=24, scored=6, count=3, chunk=chunk).run(subject(recipe), batch_size=2)
+    assert found.scores == pytest.approx(expected, abs=1e-4)
+
+
+def test_methods_act_after_every_chunk() -> None:
+    recipe = "streaming_llm(budget=8)"
+    scores = [Perplexity(length=24, scored=9, count=2, chunk=n).run(subject(recipe)).scores for n in (1, 4, 8)]
+    assert scores[0] != pytest.approx(scores[1], abs=1e-3)
+    assert scores[1] != pytest.approx(scores[2], abs=1e-3)
+
+
+@torch.no_grad()
+def test_the_curve_is_the_mean_loss_along_the_scored_tokens() -> None:
+    task = Perplexity(length=10, scored=7, count=3, bins=3, chunk=4)
+    plain = subject()
+    windows = task.windows(plain.tokenizer)
+    logits = plain.model(windows).logits[:, 9:-1]
+    losses = F.cross_entropy(logits.flatten(0, 1), windows[:, 10:].flatten(), reduction="none").view(3, 7)
+    expected = [(10, losses[:, :2]), (12, losses[:, 2:4]), (14, losses[:, 4:])]
+    found = task.run(plain).curve
+    assert [position for position, _ in found] == [10, 12, 14]
+    assert [score for _, score in found] == pytest.approx([float(part.mean()) for _, part in expected], abs=1e-4)
+
+
+def test_a_curve_has_no_more_points_than_tokens() -> None:
+    assert len(Perplexity(length=8, scored=3, count=2).run(subject()).curve) == 3
+
+
+def test_chance_knows_how_often_each_token_stands_in_the_text(tmp_path: Path) -> None:
+    tokenizer = loaded()[1]
+    path = tmp_path / "text.txt"
+    path.write_text("the cat and the dog and the cat " * 20, encoding="utf-8")
+    task = Perplexity(text=str(path), length=12, scored=10, count=3)
+    tokens = tokenizer(path.read_text(), add_special_tokens=False).input_ids
+    losses = [
+        -math.log((tokens.count(token) + 1) / (len(tokens) + len(tokenizer)))
+        for row in task.windows(tokenizer).tolist()
+        for token in row[12:]
+    ]
+    found = task.calibrate(tokenizer)
+    assert found.chance == pytest.approx(math.exp(sum(losses) / 30))
+    assert found.oracle == 1.0
+
+
+def test_the_model_is_better_than_chance() -> None:
+    task = Perplexity(length=64, scored=16, count=4)
+    chance = task.calibrate(loaded()[1]).chance
+    assert chance is not None
+    assert task.run(subject()).high < chance
+
+
 @pytest.mark.parametrize(
     ("name", "content", "why"),
     [
+        ("empty", b"", "do not fit into a text of 0; allowed is a longer text, or shorter windows"),
         ("short", b"a few words", "do not fit into a text of"),
         ("none", None, "cannot be read"),
         ("binary", b"\xff\xfe\xff", "no text"),

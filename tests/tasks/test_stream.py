@@ -23,6 +23,16 @@ def test_parts_are_as_good_as_the_whole(name: str) -> None:
     assert stream.cache.get_seq_length() == 12
 
 
+def test_several_tokens_at_once_give_the_logits_after_each() -> None:
+    model, text = tiny("llama_gqa"), tokens(2, 12)
+    stream = Stream(model)
+    stream.read(text[:, :5])
+    with torch.no_grad():
+        whole = model(text).logits
+    torch.testing.assert_close(stream.read_each(text[:, 5:9]), whole[:, 5:9], atol=1e-3, rtol=1e-3)
+    torch.testing.assert_close(stream.read_each(text[:, 9:]), whole[:, 9:], atol=1e-3, rtol=1e-3)
+
+
 def test_a_model_without_a_cache_of_keys_and_values_is_refused() -> None:
     shape = {"vocab_size": 97, "hidden_size": 16, "num_hidden_layers": 1, "state_size": 4}
     with pytest.raises(ModelError, match="MambaForCausalLM gives no key-value cache back"):

@@ -135,7 +135,9 @@ class Eviction(Retention):
 
     contract: ClassVar[str] = "eviction"
 
-    budget: Budget = param(0.5, "what is kept: a share of the prompt, a token count, or bytes for one sequence")
+    budget: Budget = param(
+        0.5, "what is kept: a share of the prompt, a token count, or bytes for one sequence", sweep=(0.02, 1.0)
+    )
 
     @property
     def keeps_all(self) -> bool:

@@ -42,7 +42,9 @@ class AdaKV(Allocation):
     ragged: ClassVar[bool] = True
 
     of: Retention = param(SnapKV(), "the eviction whose scores and budget are taken")
-    floor_alpha: float = param(0.2, "the share of the budget that every head has alike", ge=0.0, le=1.0)
+    floor_alpha: float = param(
+        0.2, "the share of the budget that every head has alike", ge=0.0, le=1.0, sweep=(0.0, 0.2, 0.5)
+    )
 
     def split(
         self, scores: Float[Tensor, "batch kv_head key"], limit: Int[Tensor, " batch"]

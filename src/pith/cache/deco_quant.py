@@ -45,7 +45,7 @@ class DecoQuant(Storage):
         "lpyhdzx/DecoQuant_code",
     )
 
-    bits: Literal[2, 4, 8] = param(4, "bits of a number of the large factor")
+    bits: Literal[2, 4, 8] = param(4, "bits of a number of the large factor", sweep=(2, 4, 8))
     inner: int = param(16, "I, neighbouring channels that the small factor mixes; it divides the size of a head", ge=1)
     block: int = param(1000, "decoded tokens that are factored together; until then they are stored whole", ge=1)
 

@@ -62,7 +62,7 @@ class DuoAttention(Retention):
 
     sink_size: int = param(64, "first tokens that a streaming head keeps", ge=0)
     recent_size: int = param(256, "latest tokens that a streaming head keeps", ge=1)
-    sparsity: float = param(0.5, "the share of key-value heads that stream", ge=0.0, le=1.0)
+    sparsity: float = param(0.5, "the share of key-value heads that stream", ge=0.0, le=1.0, sweep=(1.0, 0.0))
     gates: str = param("", f"the file of gates that `fit` wrote; empty is {FILE} in the model's folder")
 
     @property

@@ -41,7 +41,9 @@ class H2O(Eviction):
     )
     every_step: ClassVar[bool] = True
 
-    recent_share: float = param(0.5, "share of the budget that the most recent tokens take", ge=0.0, le=1.0)
+    recent_share: float = param(
+        0.5, "share of the budget that the most recent tokens take", ge=0.0, le=1.0, sweep=(0.25, 0.5, 0.75)
+    )
     group: GroupReduction = param("sum", "how the sums of the query heads that share a key-value head are made one")
 
     def carry(self, step: Step) -> Float[Tensor, "batch kv_head key"]:

@@ -53,8 +53,10 @@ class InfLLM(Reading):
 
     block_size: int = param(128, "tokens of a block", ge=1)
     n_init: int = param(128, "first tokens that every query reads", ge=0)
-    n_local: int = param(4096, "latest tokens that a query reads at their distances, below the trained length", ge=1)
-    topk: int = param(16, "blocks that are read", ge=1)
+    n_local: int = param(
+        4096, "latest tokens that a query reads at their distances, below the trained length", ge=1, sweep=(128, 4096)
+    )
+    topk: int = param(16, "blocks that are read", ge=1, sweep=(2, 32))
     repr_topk: int = param(4, "tokens that represent a block, at most block_size", ge=1)
     exec_block_size: int = param(512, "queries of a prompt that read the same blocks", ge=1)
 

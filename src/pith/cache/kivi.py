@@ -44,9 +44,11 @@ class KIVI(Storage):
         "jy-yuan/KIVI",
     )
 
-    bits: Literal[2, 4] = param(2, "bits of a code; the authors advise 4 for models with grouped queries")
-    group_size: int = param(32, "numbers that share a scale and a minimum", ge=1)
-    residual_length: int = param(128, "newest tokens in full precision, in multiples of group_size", ge=1)
+    bits: Literal[2, 4] = param(2, "bits of a code; the authors advise 4 for models with grouped queries", sweep=(2, 4))
+    group_size: int = param(32, "numbers that share a scale and a minimum", ge=1, sweep=(64, 32, 16))
+    residual_length: int = param(
+        128, "newest tokens in full precision, in multiples of group_size", ge=1, sweep=(32, 64, 128)
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -50,7 +50,9 @@ class KVzip(Retention):
     )
     contract: ClassVar[str] = "eviction"
 
-    budget: Budget = param(0.3, "what is kept of the prompt: a share, a token count, or bytes for one sequence")
+    budget: Budget = param(
+        0.3, "what is kept of the prompt: a share, a token count, or bytes for one sequence", sweep=(0.02, 1.0)
+    )
     chunk_size: int = param(2000, "tokens of the prompt that one pass repeats", ge=1)
     overlap: int = param(8, "tokens before a chunk that are repeated with it, but for the first", ge=0)
     sink: int = param(4, "first tokens: always kept, and looked at in every pass", ge=0)

@@ -53,7 +53,10 @@ class LongHeads(Reading):
 
     chunk_size: int = param(256, "tokens of a chunk", ge=1)
     attention_length: int = param(
-        4096, "tokens that a head reads at most, three chunks or more, below the trained length", ge=3
+        4096,
+        "tokens that a head reads at most, three chunks or more, below the trained length",
+        ge=3,
+        sweep=(768, 1024, 1536, 2048, 3072, 4096),
     )
     encoding_batch_size: int = param(
         16, "tokens of a prompt that are read together; more take more memory, and change no result", ge=1

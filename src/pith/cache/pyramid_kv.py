@@ -41,7 +41,9 @@ class PyramidKV(Allocation):
     )
 
     of: Retention = param(SnapKV(), "the eviction whose scores and budget are taken")
-    beta: int = param(20, "how many times the highest layer's part goes into the mean part", ge=1)
+    beta: int = param(
+        20, "how many times the highest layer's part goes into the mean part", ge=1, sweep=(5, 10, 20, 40)
+    )
 
     def limit(self, real: Int[Tensor, " batch"], seat: Seat) -> Int[Tensor, " batch"]:
         """See the class; each row by its own length."""

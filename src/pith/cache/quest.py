@@ -45,9 +45,11 @@ class Quest(Reading):
         "mit-han-lab/Quest",
     )
 
-    token_budget: float | int = param(1024, "tokens that a query reads, or their share of what is stored", ge=0)
-    page_size: int = param(16, "tokens of a page", ge=1)
-    skip_layers: int = param(2, "first layers that read everything", ge=0)
+    token_budget: float | int = param(
+        1024, "tokens that a query reads, or their share of what is stored", ge=0, sweep=(0.05, 1.0)
+    )
+    page_size: int = param(16, "tokens of a page", ge=1, sweep=(8, 16, 32))
+    skip_layers: int = param(2, "first layers that read everything", ge=0, sweep=(0, 1, 2))
     group: GroupReduction = param("max", "how the bounds of the query heads that share a key-value head are made one")
 
     def select(self, step: Step) -> Sequence[Part] | None:

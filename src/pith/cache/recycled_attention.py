@@ -44,8 +44,10 @@ class RecycledAttention(Reading):
         "",
     )
 
-    k: int = param(4096, "pairs that a recycled step reads, besides the new one", ge=1)
-    stride: int = param(50, "decoded tokens from one full step to the next; 1 reads everything", ge=1)
+    k: int = param(4096, "pairs that a recycled step reads, besides the new one", ge=1, sweep=(32, 4096))
+    stride: int = param(
+        50, "decoded tokens from one full step to the next; 1 reads everything", ge=1, sweep=(100, 50, 20, 10, 5)
+    )
     kernel: int = param(7, "width of the pooling over neighbours where C is chosen anew; 1 is none", ge=1, odd=True)
     s: float = param(-1.0, "cosine of queries below which a step becomes full; -1 is never", ge=-1.0, le=1.0)
     interval: int = param(5, "recycled steps from one comparison of queries to the next", ge=1)

@@ -38,8 +38,8 @@ class SnapKV(Eviction):
         "FasterDecoding/SnapKV",
     )
 
-    window: int = param(32, "last prompt queries that vote; always kept", ge=1)
-    kernel: int = param(5, "width of the pooling over neighbouring keys", ge=1, odd=True)
+    window: int = param(32, "last prompt queries that vote; always kept", ge=1, sweep=(8, 16, 32))
+    kernel: int = param(5, "width of the pooling over neighbouring keys", ge=1, odd=True, sweep=(3, 5, 7))
     pooling: Literal["max", "mean"] = param("max", "how neighbouring votes are pooled")
     group: GroupReduction = param("mean", "how the votes of the query heads that share a key-value head are made one")
 

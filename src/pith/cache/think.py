@@ -41,7 +41,7 @@ class ThinK(Storage):
     )
     per_head: ClassVar[bool] = True
 
-    pruning_ratio: float = param(0.4, "share of the channels that is not stored", ge=0.0, le=1.0)
+    pruning_ratio: float = param(0.4, "share of the channels that is not stored", ge=0.0, le=1.0, sweep=(0.9, 0.0))
     recent_size: int = param(32, "last tokens of the prompt whose keys are stored whole", ge=0)
     window: int = param(32, "last queries of the prompt that choose", ge=1)
     group: GroupReduction = param("mean", "how the squares of the query heads that share a key-value head are made one")

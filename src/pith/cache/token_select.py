@@ -51,7 +51,7 @@ class TokenSelect(Reading):
 
     n_init: int = param(128, "first tokens that are always read", ge=0)
     n_local: int = param(512, "latest tokens that are always read, chunk or more", ge=1)
-    k: int = param(2048, "tokens between that are read", ge=1)
+    k: int = param(2048, "tokens between that are read", ge=1, sweep=(16, 4096))
     chunk: int = param(512, "queries of a prompt that read the same tokens, at most n_local", ge=1)
     theta: float = param(0.9, "cosine of queries from which on a choice is used again; 0 is never", ge=0.0, le=1.0)
     kernel_size: int = param(

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import shlex
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 if TYPE_CHECKING:
-    from pith.study import Study
+    from pith.cli.watch import TerminalWatch
+    from pith.core import Recipe
+    from pith.models import Loaded
+    from pith.study import Here, Record, Study, Team
+    from pith.tasks import Task
 
 EXAMPLE = "pith compare --family eviction --budgets 0.5,0.25,0.1 --tasks needle,perplexity --length 2048 --out results"
 STOPPED = "stopped; what was measured is stored, and the same command goes on from there"
+OUT = Path("pith-results")
 
 
 @dataclass(frozen=True)
@@ -30,14 +35,39 @@ class Options:
         typer.Option(help="Every method of a contract, such as eviction; repeatable. See pith methods."),
     ] = None
     budgets: Annotated[str, typer.Option(help="For recipes that leave theirs open, such as 0.5,1024,64MiB.")] = ""
+    at_bytes: Annotated[
+        str | None, typer.Option(help="Each recipe finds its own parameter that holds so many bytes, such as 2MiB.")
+    ] = None
+    at_latency: Annotated[
+        float | None, typer.Option(min=0, help="The same for a decoded token's time, ratio to dense, such as 0.8.")
+    ] = None
     tasks: Annotated[str, typer.Option(help="How quality is measured; see pith tasks.")] = "needle,perplexity"
+    query: Annotated[
+        str | None, typer.Option(help="aware or agnostic: whether tasks show the question before the cache shrinks.")
+    ] = None
     length: Annotated[int, typer.Option(min=1, help="Tokens of the timed prompt and of the tasks' texts.")] = 1024
+    lengths: Annotated[str, typer.Option(help="Each task stands once at each, such as 512,1024,2048.")] = ""
     count: Annotated[int | None, typer.Option(min=1, help="Examples of each task. Default: the task's own.")] = None
     seed: Annotated[int, typer.Option(min=0, help="Of the tasks and the timed prompt.")] = 0
     batch_size: Annotated[int, typer.Option(min=1, help="Sequences that a task reads at once.")] = 8
     dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto"
-    out: Annotated[Path, typer.Option(help="The folder for the results and the report.")] = Path("pith-results")
+    peak: Annotated[bool, typer.Option("--peak", help="Measure the peak of memory too.")] = False
+    workers: Annotated[int, typer.Option(min=1, help="Processes that share the tasks; times are taken alone.")] = 1
+    ray: Annotated[str | None, typer.Option(help="A Ray cluster's address for the workers; local starts one here.")] = (
+        None
+    )
+    out: Annotated[Path | None, typer.Option(help=f"The folder for results and report. Default: {OUT}.")] = None
+    store: Annotated[
+        str | None, typer.Option(help="A database for the results, such as postgresql://USER@HOST/DATABASE.")
+    ] = None
+    repeat: Annotated[
+        Path | None, typer.Option("--from", help="Repeat a study by its run.json, such as results/run.json.")
+    ] = None
     json: Annotated[bool, typer.Option("--json", help="Print JSON only.")] = False
+
+
+_WITH_REPEAT = ("workers", "ray", "out", "store", "repeat", "json")
+"""The options that say where and how; all others say what, which a repeated study says itself."""
 
 
 def run(options: Options) -> None:
@@ -49,27 +79,103 @@ def run(options: Options) -> None:
     from pith.cli.watch import TerminalWatch
     from pith.models import load
     from pith.report import write
-    from pith.study import Here, Store, ask, compare, grid, parse_budgets, tasks_with
+    from pith.study import Here, Store, ask, compare, read_record, record, write_record
 
-    given = {"length": options.length, "count": options.count, "seed": options.seed}
-    tasks = tasks_with(options.tasks, {name: value for name, value in given.items() if value is not None})
-    recipes = grid(options.recipe or (), parse_budgets(options.budgets), options.family or ())
-    with Store(options.out) as store:
+    repeated = read_record(options.repeat) if options.repeat else None
+    options = _as_recorded(options, repeated) if repeated else options
+    recipes, tasks = repeated.parsed() if repeated else _chosen(options)
+    settings, out, command = _settings(options), options.out or OUT, shlex.join(["pith", *sys.argv[1:]])
+    with Store(options.store or out) as store:
         loaded = load(options.model, options.dtype)
-        question = ask(loaded, recipes, tasks, length=options.length, seed=options.seed)
         with TerminalWatch(len(recipes)) as watch:
-            measurer = Here(loaded, options.length, options.batch_size, options.seed, watch.progress)
-            study = compare(question, store, measurer, watch)
-    page = write(study, options.out, shlex.join(["pith", *sys.argv[1:]]))
+            refused: dict[str, str] = dict(repeated.refused) if repeated else {}
+            if not repeated and (options.at_bytes or options.at_latency is not None):
+                recipes, refused = _at(options, loaded, recipes, watch)
+            question = ask(
+                loaded, recipes, tasks, length=options.length, seed=options.seed, peak=options.peak
+            )  # fmt: skip
+            if repeated:
+                repeated.require(question, loaded)
+            kept = write_record(record(question, loaded, settings, refused, command), out)
+            measurer = Here(
+                loaded, options.length, options.batch_size, options.seed, watch.progress, peak=options.peak
+            )  # fmt: skip
+            study = compare(question, store, measurer, watch, _team(options, measurer, watch), refused)
+    page = write(study, out, command)
     if options.json:
-        print_json(as_data(study) | {"report": str(page), "results": str(store.path)})
+        print_json(as_data(study) | {"report": str(page), "results": store.place, "run": str(kept)})
     else:
         print_study(study, page)
+        print(f"Results: {store.place}. Again: pith compare --from {shlex.quote(str(kept))}")
+
+
+def _chosen(options: Options) -> tuple[tuple[Recipe, ...], tuple[Task, ...]]:
+    """The recipes and the tasks that the options name."""
+    from pith.core import InputError
+    from pith.study import grid, parse_budgets, parse_lengths, tasks_with
+
+    if options.query not in (None, "aware", "agnostic"):
+        raise InputError(f"query={options.query!r} is not allowed; allowed is aware or agnostic")
+    given = {"length": options.length, "count": options.count, "seed": options.seed, "query": options.query}
+    settings = {name: value for name, value in given.items() if value is not None}
+    tasks = tasks_with(options.tasks, settings, parse_lengths(options.lengths))
+    return grid(options.recipe or (), parse_budgets(options.budgets), options.family or ()), tasks
+
+
+def _as_recorded(options: Options, record: Record) -> Options:
+    """The options with what a recorded study was asked; its files must be what they were."""
+    from pith.core import InputError
+
+    for field in fields(Options):
+        if field.name not in _WITH_REPEAT and getattr(options, field.name) != field.default:
+            word = "a model" if field.name == "model" else f"--{field.name.replace('_', '-')}"
+            raise InputError(f"--from repeats a study as it was; it goes without {word}")
+    record.require_files()
+    settings = record.settings
+    return replace(
+        options, model=record.model, length=settings.length, seed=settings.seed, batch_size=settings.batch_size,
+        dtype=settings.dtype, peak=settings.peak, at_bytes=settings.at_bytes, at_latency=settings.at_latency,
+        out=options.out or (options.repeat or OUT).parent,
+    )  # fmt: skip
+
+
+def _settings(options: Options) -> Any:
+    from pith.study import Settings
+
+    return Settings(**{field.name: getattr(options, field.name) for field in fields(Settings)})
+
+
+def _at(
+    options: Options, loaded: Loaded, recipes: tuple[Recipe, ...], watch: TerminalWatch
+) -> tuple[tuple[Recipe, ...], dict[str, str]]:
+    """The recipes at the measured budget, the dense model first, and why others cannot meet it."""
+    from pith.core import ModelError, parse_bytes
+    from pith.study import recipes_at
+
+    nbytes = parse_bytes(options.at_bytes) if options.at_bytes else None
+    found, refused = recipes_at(
+        loaded, recipes, nbytes=nbytes, latency=options.at_latency, length=options.length, seed=options.seed,
+        progress=watch.progress,
+    )  # fmt: skip
+    if refused and not any(map(len, found)):
+        recipe, why = next(iter(refused.items()))
+        raise ModelError(f"no recipe can meet the budget; {recipe}: {why}")
+    return found, refused
+
+
+def _team(options: Options, measurer: Here, watch: TerminalWatch) -> Team | None:
+    """The workers that were asked for; none where this process does all by itself."""
+    from pith.study import RayWorkers, Workers
+
+    if options.ray is not None:
+        return RayWorkers(options.ray, options.workers, measurer.elsewhere(), watch.answered)
+    return Workers(options.workers, measurer.elsewhere(), watch.answered) if options.workers > 1 else None
 
 
 def as_data(study: Study) -> dict[str, Any]:
     """A study as plain data: what was asked, the verdict, and each row's measurement."""
     import json
+    from dataclasses import asdict
 
     from pith.measure import to_json
     from pith.report import rows, verdict
@@ -80,6 +186,7 @@ def as_data(study: Study) -> dict[str, Any]:
         "settings": {**study.question.settings, **study.question.costs},
         "verdict": verdict(study),
         "refused": study.refused,
+        "calibrations": {task: asdict(found) for task, found in study.calibrations.items()},
         "rows": [
             {
                 "label": row.label,

@@ -27,6 +27,7 @@ class TerminalWatch:
         self._console = Console(stderr=True)
         self._recipes = recipes
         self._table: Table | None = None
+        self._tenth = 0  # of the answers of workers
         self._bars = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -56,6 +57,15 @@ class TerminalWatch:
     def progress(self, what: str, done: int, total: int) -> None:
         """A part of a recipe's measurement goes on."""
         self._bars.update(self._stage, description=f"  {what}", completed=done, total=total, visible=True)
+        self._draw()
+
+    def answered(self, done: int, total: int) -> None:
+        """Workers have answered so many of the questions that tasks ask of recipes."""
+        self._bars.update(self._stage, description="  answers", completed=done, total=total, visible=True)
+        tenth = 10 * done // total
+        if tenth > self._tenth and not self._console.is_terminal:
+            say(f"{done}/{total} answers")
+        self._tenth = tenth
         self._draw()
 
     def has(self, study: Study, recipe: Recipe, stored: bool) -> None:

@@ -14,7 +14,15 @@ from pith.core.budget import ALLOWED, Budget, parse_budget
 from pith.core.errors import ParameterError, nearest
 
 
-def param(default: Any, doc: str, *, ge: float | None = None, le: float | None = None, odd: bool = False) -> Any:
+def param(
+    default: Any,
+    doc: str,
+    *,
+    ge: float | None = None,
+    le: float | None = None,
+    odd: bool = False,
+    sweep: tuple[Any, ...] = (),
+) -> Any:
     """A parameter: a dataclass field with its documentation and its range.
 
     Args:
@@ -23,8 +31,11 @@ def param(default: Any, doc: str, *, ge: float | None = None, le: float | None =
         doc: one line that says what it is, with its unit.
         ge, le: the smallest and the largest value allowed.
         odd: whether only odd values are allowed.
+        sweep: the values that are worth searching, from the one that saves most to the one that saves least. Two
+            numbers are the ends of a range; more values, or those of a `Literal`, are choices. Of a method's parameters
+            that have one, the first is its knob: what it has decides bytes or time.
     """
-    return dataclasses.field(default=default, metadata={"doc": doc, "ge": ge, "le": le, "odd": odd})
+    return dataclasses.field(default=default, metadata={"doc": doc, "ge": ge, "le": le, "odd": odd, "sweep": sweep})
 
 
 @dataclass(frozen=True)
@@ -37,6 +48,7 @@ class Parameter:
         default: the value that is taken when none is given.
         doc: what it is.
         takes: where the value is a method itself, the contracts it may answer; empty for every other parameter.
+        sweep: the values that are worth searching, as in `param`; empty where none are.
     """
 
     name: str
@@ -45,6 +57,12 @@ class Parameter:
     allowed: str
     doc: str
     takes: tuple[type[Parametrised], ...] = ()
+    sweep: tuple[Any, ...] = ()
+
+    @property
+    def is_range(self) -> bool:
+        """Whether the sweep is the two ends of a range."""
+        return len(self.sweep) == 2 and self.kind != "choice" and all(type(v) in (int, float) for v in self.sweep)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,7 +123,7 @@ class Parametrised:
         return [
             Parameter(
                 f.name, _kind(hints[f.name]), _default(f), _allowed(f, hints[f.name]), f.metadata.get("doc", ""),
-                _contracts(hints[f.name]),
+                _contracts(hints[f.name]), tuple(f.metadata.get("sweep", ())),
             )
             for f in dataclasses.fields(cls)
         ]  # fmt: skip

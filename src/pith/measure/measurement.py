@@ -15,15 +15,25 @@ from pith.tasks.base import Quality
 Piece = TypeVar("Piece", "Costs", "Answer")
 
 
+EVEN = 0.1
+"""A ratio of times that surely lies within this share of 1 is said to be about as fast as dense."""
+
+
 @dataclass(frozen=True)
 class Speed:
     """Times of interleaved runs (subject, dense, subject, dense, ...) in one process; medians, in seconds.
+
+    A ratio's interval is that of the median by order statistics: of n pairs, the k-th smallest and the k-th largest
+    ratio, with the largest k for which each end is passed with a probability of at most 2.5%. Nothing is assumed of how
+    a machine's noise is distributed, and one disturbed pair in nine moves no end. Fewer than six pairs know no such k:
+    there it goes from the smallest ratio to the largest (94% with five pairs), so that a few pairs promise little.
 
     Attributes:
         prefill, dense_prefill: seconds until the prompt is read.
         decode, dense_decode: seconds for each decoded token.
         prefill_ratio, decode_ratio: the median over pairs of subject divided by dense; below 1 is faster than dense.
-        spread: the largest distance of a pair's decode ratio from the median one, as a share of it.
+        spread, prefill_spread: how far the farther end of the interval lies from the decode ratio and from the prefill
+            ratio, as a share of it.
         runs: the number of pairs.
     """
 
@@ -35,6 +45,26 @@ class Speed:
     decode_ratio: float
     spread: float
     runs: int
+    prefill_spread: float = 0.0
+
+    @property
+    def decode_tells(self) -> bool:
+        """Whether the decode ratio supports a conclusion: faster than dense, slower, or about as fast.
+
+        Its interval must leave out 1, or lie within 10% of 1. Where it does neither, the spread makes it worthless.
+        """
+        return tells(self.decode_ratio, self.spread)
+
+    @property
+    def prefill_tells(self) -> bool:
+        """The same of the prefill ratio."""
+        return tells(self.prefill_ratio, self.prefill_spread)
+
+
+def tells(ratio: float, spread: float) -> bool:
+    """Whether a ratio with this spread, a share of it, is known to be below 1, above 1, or within 10% of 1."""
+    low, high = ratio * (1 - spread), ratio * (1 + spread)
+    return high < 1 or low > 1 or (low >= 1 - EVEN and high <= 1 + EVEN)
 
 
 @dataclass(frozen=True)

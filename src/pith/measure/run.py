@@ -6,12 +6,14 @@ import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 from pith.core import DenseCache, InputError, PithWarning, Recipe
-from pith.measure.bytes import weight_bytes
 from pith.measure.environment import environment
-from pith.measure.measurement import Answer, CacheBytes, Costs, Measurement, Memory
+from pith.measure.measurement import Answer, CacheBytes, Costs, Measurement
+from pith.measure.memory import memory
 from pith.measure.seconds import DECODED, Run, run_pairs, speed, timed_prompt
+from pith.measure.traffic import bandwidth
 from pith.models import Loaded, Subject, require_positions
 from pith.tasks import Task
 
@@ -58,9 +60,10 @@ def costs(
         loaded: the model.
         recipe: the recipe.
         length: tokens of the prompt that is timed and whose cache is weighed; one sequence.
-        runs: pairs of timed runs.
+        runs: pairs of timed runs; where their ratios lie far apart, more are taken (see `run_pairs`).
         seed: of the timed prompt; tasks have their own.
-        peak: whether to look for the peak of memory too, which on the processor takes two fresh processes.
+        peak: whether to look for the peak of memory on the processor too, which takes two fresh processes; an
+            accelerator's allocator counts it anyway.
         progress: told how it goes on.
 
     Raises:
@@ -71,14 +74,16 @@ def costs(
         if value < 1:
             raise InputError(f"{name}={value} makes no sense; allowed is 1 or more")
     require_positions(loaded.model, length + DECODED, f"a timed prompt of {length} tokens and {DECODED} decoded ones")
-    with _noted() as notes:
+    with noted() as notes:
         prompt = timed_prompt(loaded.tokenizer, length, seed).to(loaded.model.device)
         mine, dense = run_pairs(_subject(loaded, recipe), prompt, runs, _told(progress, "speed"))
+        needed = memory(loaded, recipe, (mine, dense), (length, seed) if peak else None)
+    times = speed(mine, dense)
     return Costs(
         bytes=_weighed(loaded, recipe, mine[0], dense[0], length),
-        speed=speed(mine, dense),
-        memory=Memory(weight_bytes(loaded.model)),
-        bandwidth=None,
+        speed=times,
+        memory=needed,
+        bandwidth=bandwidth(loaded.model, recipe, mine[0], times.decode),
         notes=tuple(notes),
         environment=environment(
             loaded.model, {"seed": seed, "length": length, "decoded": DECODED, "runs": runs}
@@ -104,7 +109,7 @@ def answer(
     """
     if batch_size < 1:
         raise InputError(f"batch_size={batch_size} makes no sense; allowed is 1 or more")
-    with _noted() as notes:
+    with noted() as notes:
         quality = task.run(_subject(loaded, recipe), batch_size, _told(progress, str(task)))
     return Answer(quality, tuple(notes), environment(loaded.model, {"batch_size": batch_size}))
 
@@ -117,28 +122,39 @@ def _told(progress: Progress | None, what: str) -> Callable[[int, int], None]:
     return lambda done, total: progress(what, done, total) if progress else None
 
 
-def _weighed(loaded: Loaded, recipe: Recipe, mine: Run, dense: Run, tokens: int) -> CacheBytes:
-    config = loaded.model.config.get_text_config(decoder=True)
-    head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+def claimed(model: Any, recipe: Recipe, tokens: int, dense_bytes: int) -> float:
+    """The share of the dense cache that a recipe says it holds after a prompt.
+
+    Args:
+        model: the model.
+        recipe: the recipe.
+        tokens: the prompt's length.
+        dense_bytes: what the dense cache of one such prompt holds.
+    """
+    config = model.config.get_text_config(decoder=True)
     whole = DenseCache(
         tokens=tokens,
-        token_bytes=dense.prefill_bytes // tokens,
+        token_bytes=dense_bytes // tokens,
         layers=config.num_hidden_layers,
-        head_dim=head_dim,
-        number_bytes=loaded.model.dtype.itemsize,
+        head_dim=getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads,
+        number_bytes=model.dtype.itemsize,
     )
+    return math.prod((method.claimed(whole) for method in recipe), start=1.0)
+
+
+def _weighed(loaded: Loaded, recipe: Recipe, mine: Run, dense: Run, tokens: int) -> CacheBytes:
     return CacheBytes(
         prefill=mine.prefill_bytes,
         dense_prefill=dense.prefill_bytes,
         decoded=mine.decoded_bytes,
         dense_decoded=dense.decoded_bytes,
         tokens=tokens,
-        claimed=math.prod((method.claimed(whole) for method in recipe), start=1.0),
+        claimed=claimed(loaded.model, recipe, tokens, dense.prefill_bytes),
     )
 
 
 @contextmanager
-def _noted() -> Iterator[list[str]]:
+def noted() -> Iterator[list[str]]:
     """Collects the texts of Pith's warnings, each once; all other warnings go on as ever when it is over."""
     notes: list[str] = []
     with warnings.catch_warnings(record=True) as caught:

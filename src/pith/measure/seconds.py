@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -23,34 +24,47 @@ from pith.tasks.text import beginning, tokens_of
 DECODED = 32
 """Tokens that each run decodes."""
 
+CLEAR = 0.05
+"""A decode ratio with a spread of at most this share needs no more pairs."""
+
+PATIENCE, LONGER = 4, 5.0
+"""Pairs that a noisy ratio may take, as a multiple of those asked for, and the seconds that they may take."""
+
 
 @dataclass(frozen=True)
 class Run:
-    """One prompt read and continued greedily: seconds (of decoding, a token's) and bytes that the cache then held."""
+    """One prompt read and continued greedily: seconds (of decoding, a token's) and bytes that the cache then held.
+
+    The peak is the allocator's, weights included, and None where the device has no such allocator.
+    """
 
     prefill: float
     decode: float
     prefill_bytes: int
     decoded_bytes: int
+    peak: int | None = None
 
 
-def run_once(subject: Subject, prompt: Int[Tensor, "1 length"], tokens: int = DECODED) -> Run:
+def run_once(subject: Subject, prompt: Int[Tensor, "batch length"], tokens: int = DECODED) -> Run:
     """Reads a prompt, decodes `tokens` tokens greedily, and looks at the clock and the cache after both."""
     with subject.applied() as model:
         stream, device = Stream(model), prompt.device
-        begun = _now(device)
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
+        begun = now(device)
         logits = stream.read(prompt)
-        prefill, prefill_bytes = _now(device) - begun, cache_bytes(stream.cache)
-        begun = _now(device)
+        prefill, prefill_bytes = now(device) - begun, cache_bytes(stream.cache)
+        begun = now(device)
         for _ in range(tokens):
             logits = stream.read(logits.argmax(dim=-1, keepdim=True))
-        decode = (_now(device) - begun) / tokens
-        return Run(prefill, decode, prefill_bytes, cache_bytes(stream.cache))
+        decode = (now(device) - begun) / tokens
+        peak = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
+        return Run(prefill, decode, prefill_bytes, cache_bytes(stream.cache), peak)
 
 
 def run_pairs(
     subject: Subject,
-    prompt: Int[Tensor, "1 length"],
+    prompt: Int[Tensor, "batch length"],
     runs: int,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[list[Run], list[Run]]:
@@ -58,33 +72,59 @@ def run_pairs(
 
     The two of a pair see the same state of the machine, and which goes first alternates, so that neither what slows
     the machine for a while nor what the first leaves behind falls on one of them alone.
+
+    While the spread of the decode ratios is above 5%, more pairs follow those asked for: up to four times as many,
+    for at most five seconds.
     """
     dense = Subject(subject.model, subject.tokenizer)
     mine: list[Run] = []
     others: list[Run] = []
-    for pair in range(runs + 1):
+    patience = 0.0
+    for pair in range(PATIENCE * runs + 1):
         turns = [(subject, mine), (dense, others)]
         for who, found in turns if pair % 2 else reversed(turns):
             found.append(run_once(who, prompt))
+        if pair == runs:
+            patience = time.perf_counter() + LONGER
+        over = pair >= runs and (time.perf_counter() >= patience or speed(mine[1:], others[1:]).spread <= CLEAR)
         if progress and pair:
-            progress(pair, runs)
+            progress(pair, pair if over else PATIENCE * runs)
+        if over:
+            break
     return mine[1:], others[1:]
 
 
 def speed(mine: Sequence[Run], dense: Sequence[Run]) -> Speed:
     """The medians of pairs of runs."""
-    ratios = [m.decode / d.decode for m, d in zip(mine, dense, strict=True)]
-    ratio = median(ratios)
+    decode, spread = ratio_of([m.decode for m in mine], [d.decode for d in dense])
+    prefill, prefill_spread = ratio_of([m.prefill for m in mine], [d.prefill for d in dense])
     return Speed(
         prefill=median(m.prefill for m in mine),
         dense_prefill=median(d.prefill for d in dense),
-        prefill_ratio=median(m.prefill / d.prefill for m, d in zip(mine, dense, strict=True)),
+        prefill_ratio=prefill,
         decode=median(m.decode for m in mine),
         dense_decode=median(d.decode for d in dense),
-        decode_ratio=ratio,
-        spread=max(abs(r - ratio) for r in ratios) / ratio,
+        decode_ratio=decode,
+        spread=spread,
         runs=len(mine),
+        prefill_spread=prefill_spread,
     )
+
+
+def ratio_of(mine: Sequence[float], dense: Sequence[float]) -> tuple[float, float]:
+    """The median ratio of pairs, and its spread as `Speed` means it."""
+    ratios = sorted(m / d for m, d in zip(mine, dense, strict=True))
+    middle, k = median(ratios), outermost(len(ratios))
+    return middle, max(middle - ratios[k], ratios[-1 - k] - middle) / middle
+
+
+def outermost(n: int) -> int:
+    """How many of n values on each side may be left out of a 95% interval of their median."""
+    below, k = 1 / 2**n, 0  # the probability that at most k of n fall below the true median
+    while below + math.comb(n, k + 1) / 2**n <= 0.025:
+        k += 1
+        below += math.comb(n, k) / 2**n
+    return k
 
 
 def timed_prompt(tokenizer: Any, length: int, seed: int) -> Int[Tensor, "1 length"]:
@@ -95,7 +135,7 @@ def timed_prompt(tokenizer: Any, length: int, seed: int) -> Int[Tensor, "1 lengt
     return torch.tensor([row])
 
 
-def _now(device: torch.device) -> float:
+def now(device: torch.device) -> float:
     """The clock, once the device has done what it was told."""
     if device.type != "cpu":
         torch.accelerator.synchronize(device)

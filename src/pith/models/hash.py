@@ -32,6 +32,13 @@ def model_hash(model: Any) -> str:
     return digest.hexdigest()[:16]
 
 
+def tokenizer_hash(tokenizer: Any) -> str:
+    """16 hexadecimal digits that differ where tokenizers cut texts differently, or write chats differently."""
+    fast = getattr(tokenizer, "backend_tokenizer", None)
+    parts = [fast.to_str() if fast else sorted(tokenizer.get_vocab().items()), tokenizer.chat_template]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+
 def _sample(tensor: Tensor) -> bytes:
     stride = -(-tensor.numel() // _SAMPLE)
     sample = tensor.detach().reshape(-1)[:: max(stride, 1)].cpu().contiguous()

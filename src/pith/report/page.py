@@ -1,4 +1,4 @@
-"""One self-contained HTML page for a comparison; it opens without any network."""
+"""One self-contained HTML page for a comparison, which opens without any network, and the files for papers beside it."""
 
 from __future__ import annotations
 
@@ -11,59 +11,108 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from pith.core import StoreError
-from pith.report.charts import bytes_chart, quality_chart, styles, time_chart
+from pith.report.calibration import scales
+from pith.report.cards import cards
+from pith.report.charts import styles
+from pith.report.export import exports
+from pith.report.figures import Figures, figures
 from pith.report.row import Row, rows
-from pith.report.table import READING, headings, table
+from pith.report.search import Search
+from pith.report.table import reading, table
 from pith.report.verdict import verdict
+from pith.report.words import digits
 from pith.study import Study
+from pith.study.sought import Sought
 
 FILE = "report.html"
+FOLDER = "charts"
+
+OPEN = 3
+"""So many tasks' charts are shown at once; those of further ones unfold."""
 
 
-def render(study: Study, command: str) -> str:
+def render(study: Study, command: str, sought: Sought | None = None, drawn: Figures | None = None) -> str:
     """The page as text.
 
     Args:
         study: a question and at least the dense model's measurement.
         command: the command line that asked it.
+        sought: what a search looked for and found, where the comparison ends one.
+        drawn: its charts, where they are drawn already.
     """
     found = rows(study)
-    tasks = study.question.tasks
-    charts = [quality_chart(found, task, name) for task, name in zip(tasks, headings(tasks), strict=True)]
-    charts += [time_chart(found), bytes_chart(found)] if len(found) > 1 else []
     environment = Environment(
         loader=PackageLoader("pith", "report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
         lstrip_blocks=True,
     )  # fmt: skip
-    environment.filters |= {"code": _code, "breakable": _breakable}
+    environment.filters |= {"code": _code, "breakable": _breakable, "digits": digits}
+    results = table(study)
     return environment.get_template("page.html").render(
         question=study.question,
+        verb="fit" if sought else "compare",
         verdict=verdict(study),
-        table=table(study),
-        reading=READING,
-        charts=charts,
+        search=Search(sought) if sought else None,
+        table=results,
+        families=_families(results.families),
+        series=[row.series for row in found],
+        reading=reading(study),
+        scales=scales(study, found) if study.calibrations else [],
+        figures=drawn or figures(study, found, sought),
+        open=OPEN,
+        folder=FOLDER,
         styles=styles(found),
+        cards=cards([row.recipe for row in found]),
         notes=_notes(found, study.refused),
         settings=_settings({**found[0].measurement.environment, **study.question.settings, **study.question.costs}),
         command=command,
     )
 
 
-def write(study: Study, directory: str | Path, command: str) -> Path:
-    """Writes the page into the folder, whole or not at all, and returns its path.
+def write(study: Study, directory: str | Path, command: str, sought: Sought | None = None) -> Path:
+    """Writes the page into the folder, and its charts and its table for papers into `charts` beside it.
+
+    Each file is written whole or not at all, the page last.
+
+    Args:
+        study, command, sought: as of `render`.
+        directory: a folder that is there.
+
+    Returns:
+        The page's path.
 
     Raises:
-        StoreError: it cannot be written.
+        StoreError: a file cannot be written.
     """
-    path = Path(directory) / FILE
-    draft = path.with_suffix(f".{os.getpid()}.tmp")
+    folder = Path(directory)
+    drawn = figures(study, rows(study), sought)
+    page = render(study, command, sought, drawn)
     try:
-        draft.write_text(render(study, command), encoding="utf-8")
+        (folder / FOLDER).mkdir(exist_ok=True)
+    except OSError as error:
+        raise StoreError(f"{folder / FILE} cannot be written: {error.strerror or error}") from None
+    for name, content in exports(drawn.files(), table(study)).items():
+        _put(folder / FOLDER / name, content)
+    return _put(folder / FILE, page.encode())
+
+
+def _put(path: Path, content: bytes) -> Path:
+    draft = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        draft.write_bytes(content)
         draft.replace(path)
     except OSError as error:
         draft.unlink(missing_ok=True)
         raise StoreError(f"{path} cannot be written: {error.strerror or error}") from None
     return path
+
+
+def _families(rows: tuple[tuple[str, ...], ...]) -> dict[str, int]:
+    """Each contract and in how many rows it stands; none where there is nothing to choose from."""
+    counts: dict[str, int] = {}
+    for row in rows:
+        for family in row:
+            counts[family] = counts.get(family, 0) + 1
+    return counts if len(counts) > 1 else {}
 
 
 def _code(sentence: str) -> Markup:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -10,6 +10,7 @@ from pith.core import Method, Recipe
 from pith.measure import Measurement
 from pith.study import Study
 from pith.tasks import Quality, Task
+from pith.tasks.paired import Difference, paired
 
 NOISY = 0.25
 """A decode ratio is too noisy to trust when a pair of runs lies further from the median than this share of it."""
@@ -22,11 +23,13 @@ class Row:
     Attributes:
         recipe: the recipe; the one without a method is the dense model.
         measurement, dense: what it did, and what the dense model did.
+        comparisons: with the dense model, over all recipes and tasks; intervals of differences are corrected for them.
     """
 
     recipe: Recipe
     measurement: Measurement
     dense: Measurement
+    comparisons: int = 1
 
     @property
     def is_dense(self) -> bool:
@@ -46,7 +49,12 @@ class Row:
     @property
     def budgets(self) -> tuple[object, ...]:
         """The budgets of the recipe's methods, and of the methods in them."""
-        return tuple(budget for method in self.recipe for budget in _budgets(method))
+        return tuple(getattr(m, p.name) for m in each(self.recipe) for p in m.parameters() if p.name == "budget")
+
+    @cached_property
+    def families(self) -> tuple[str, ...]:
+        """The contracts of the recipe's methods, and of the methods in them, each once."""
+        return tuple(dict.fromkeys(method.contract for method in each(self.recipe)))
 
     @property
     def share(self) -> float:
@@ -62,17 +70,43 @@ class Row:
         """What the task found."""
         return self.measurement.quality[str(task)]
 
+    def difference(self, task: Task) -> Difference:
+        """How far the score is from the dense model's, example by example."""
+        found = self._differences.get(str(task))
+        if found is None:
+            found = paired(self.quality(task), self.dense.quality[str(task)], task, self.comparisons)
+            self._differences[str(task)] = found
+        return found
+
     def keeps(self, task: Task) -> bool:
-        """Whether the score is within the dense model's 95% interval, or better."""
-        mine, dense = self.quality(task), self.dense.quality[str(task)]
-        return mine.value >= dense.low if task.higher_is_better else mine.value <= dense.high
+        """Whether no loss against the dense model can be told."""
+        return self.difference(task).verdict != "worse"
+
+    @cached_property
+    def _differences(self) -> dict[str, Difference]:
+        return {}
 
 
 def rows(study: Study) -> list[Row]:
     """A row for each measurement that there is, in the order asked; the dense model is the first."""
-    done = study.measurements
+    done, asked = study.measurements, study.question
     dense = done.get(str(Recipe()))
-    return [Row(recipe, done[str(recipe)], dense) for recipe in study.question.recipes if dense and str(recipe) in done]
+    number = comparisons(study)
+    return [Row(recipe, done[str(recipe)], dense, number) for recipe in asked.recipes if dense and str(recipe) in done]
+
+
+def comparisons(study: Study) -> int:
+    """How many differences to the dense model stand in the study: recipes that can be applied, times tasks."""
+    asked = study.question
+    recipes = sum(len(recipe) > 0 and str(recipe) not in study.refused for recipe in asked.recipes)
+    return max(1, recipes * len(asked.tasks))
+
+
+def each(methods: Iterable[Method]) -> Iterator[Method]:
+    """The methods and those in them, the outer ones first."""
+    for method in methods:
+        yield method
+        yield from each(v for p in method.parameters() if isinstance(v := getattr(method, p.name), Method))
 
 
 def label(recipe: Recipe) -> str:
@@ -93,12 +127,3 @@ def _text(method: Method, with_budget: bool) -> str:
         elif shown:
             words.append(f"{p.name}={value!r}")
     return method.name + (f"({', '.join(words)})" if words else "")
-
-
-def _budgets(method: Method) -> Iterator[object]:
-    for p in method.parameters():
-        value = getattr(method, p.name)
-        if p.name == "budget":
-            yield value
-        elif isinstance(value, Method):
-            yield from _budgets(value)

@@ -1,28 +1,40 @@
-"""The comparison's table; the terminal, the page and the JSON all show this one."""
+"""The comparison's table; the terminal, the page and the exports all show this one."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pith.report.row import Row, rows
-from pith.report.words import bytes_, digits, percent, seconds
+from pith.core import InputError
+from pith.report.row import Row, comparisons, rows
+from pith.report.words import bytes_, digits, headings, percent, seconds
 from pith.study import Study
 from pith.tasks import Task
 
 READING = (
-    "Scores with 95% intervals; ▼ is worse than the dense model's. Cache held after the prompt: share of dense "
-    "(claimed). Times: ratio to dense, 0.50x is half the time; ~ is too noisy to trust, and dense against itself shows "
-    "the noise."
+    "Scores with 95% intervals. ▼ is worse and ▲ better than the dense model, example by example; no mark: no difference "
+    "can be told, which does not mean that there is none. Cache held after the prompt: share of dense (claimed). Times: "
+    "ratio to dense, 0.50x is half the time; ~ is too noisy to trust, and dense against itself shows the noise."
 )
+
+MARKS = {"worse": " ▼", "better": " ▲", "not distinguishable": ""}
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One entry: what counts, a detail beside it, and whether it warns."""
+    """One entry.
+
+    Attributes:
+        text, detail: what counts, and what stands beside it in small print.
+        value: what a column is sorted by; None where it is sorted by the text.
+        warns: whether it is bad news.
+        more: a second line of small print, for which only the page has room.
+    """
 
     text: str
     detail: str = ""
+    value: float | None = None
     warns: bool = False
+    more: str = ""
 
 
 @dataclass(frozen=True)
@@ -35,52 +47,110 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """Columns and rows of cells; the first cell of a row is its heading, the first row is the dense model."""
+    """Columns and rows of cells; the first cell of a row is its heading, the first row is the dense model.
+
+    `families` has each row's contracts.
+    """
 
     columns: tuple[Column, ...]
     rows: tuple[tuple[Cell, ...], ...]
+    families: tuple[tuple[str, ...], ...] = ()
 
 
 def table(study: Study) -> Table:
-    """The study's table, as far as its measurements were made."""
+    """The study's table, as far as its measurements were made.
+
+    Raises:
+        InputError: some tasks show the question before the cache is made smaller and others do not; their scores do
+            not stand in one table.
+    """
     tasks, found = study.question.tasks, rows(study)
+    asked = {task.asks for task in tasks} - {None}
+    if len(asked) > 1:
+        raise InputError("tasks that are query-aware and tasks that are query-agnostic do not stand in one table")
+    peak = any(row.measurement.costs.memory.peak for row in found)
+    band = any((b := row.measurement.costs.bandwidth) and b.achieved for row in found)
     columns = (
         Column("recipe"),
         *(Column(name, _metric(task, found)) for name, task in zip(headings(tasks), tasks, strict=True)),
         Column("cache held", "after the prompt, share of dense (claimed)"),
+        *([Column("peak memory", "of the process, ratio to dense")] if peak else []),
         Column("prefill time", "ratio to dense"),
         Column("decode time", "per token, ratio to dense"),
+        *([Column("bandwidth", "of decoding, share of this machine's copy")] if band else []),
     )
-    return Table(columns, tuple(_cells(row, tasks) for row in found))
+    return Table(
+        columns, tuple(_cells(row, tasks, peak, band) for row in found), tuple(row.families for row in found)
+    )  # fmt: skip
 
 
-def headings(tasks: tuple[Task, ...]) -> list[str]:
-    """Each task's name, or its whole text where two tasks have one name."""
-    names = [task.name for task in tasks]
-    return [task.name if names.count(task.name) == 1 else str(task) for task in tasks]
+def reading(study: Study) -> str:
+    """How the table is to be read, with what its intervals are corrected for."""
+    tasks = len(study.question.tasks)
+    if not tasks or len(study.question.recipes) < 2:
+        return READING
+    number = comparisons(study)
+    recipes = number // tasks
+    what = f"{recipes} recipe{'s' * (recipes > 1)} on {tasks} task{'s' * (tasks > 1)}"
+    correction = f"Differences are corrected for {number} comparisons ({what}; Bonferroni)." if number > 1 else ""
+    return f"{READING} {correction}".strip()
 
 
 def _metric(task: Task, found: list[Row]) -> str:
     direction = "higher" if task.higher_is_better else "lower"
     examples = [f"n={row.quality(task).n}" for row in found[:1]]
-    return ", ".join([task.metric, f"{direction} is better", *examples])
+    asks = [f"query-{task.asks}"] if task.asks else []
+    return ", ".join([task.metric, f"{direction} is better", *asks, *examples])
 
 
-def _cells(row: Row, tasks: tuple[Task, ...]) -> tuple[Cell, ...]:
+def _cells(row: Row, tasks: tuple[Task, ...], peak: bool, band: bool) -> tuple[Cell, ...]:
     speed, held = row.measurement.speed, row.measurement.bytes
     claimed = "" if row.is_dense else f" ({percent(held.claimed)})"
     noisy = "~" if row.is_noisy else ""
     return (
         Cell(row.label),
         *(_score(row, task) for task in tasks),
-        Cell(bytes_(held.prefill), percent(held.measured) + claimed),
-        Cell(f"{speed.prefill_ratio:.2f}x", seconds(speed.prefill)),
-        Cell(f"{noisy}{speed.decode_ratio:.2f}x", seconds(speed.decode)),
+        Cell(bytes_(held.prefill), percent(held.measured) + claimed, held.prefill),
+        *([_peak(row)] if peak else []),
+        Cell(f"{speed.prefill_ratio:.2f}x", seconds(speed.prefill), speed.prefill_ratio),
+        Cell(f"{noisy}{speed.decode_ratio:.2f}x", seconds(speed.decode), speed.decode_ratio),
+        *([_bandwidth(row)] if band else []),
     )
 
 
 def _score(row: Row, task: Task) -> Cell:
-    quality, keeps = row.quality(task), row.keeps(task)
+    quality = row.quality(task)
     # an en dash: a hyphen would read as a minus
     interval = f"{digits(quality.low)}\u2013{digits(quality.high)}"
-    return Cell(digits(quality.value) + ("" if keeps else " ▼"), interval, warns=not keeps)
+    if row.is_dense:
+        return Cell(digits(quality.value), interval, quality.value)
+    verdict = row.difference(task).verdict
+    text = digits(quality.value) + MARKS[verdict]
+    return Cell(text, interval, quality.value, verdict == "worse", difference(row, task))
+
+
+def difference(row: Row, task: Task) -> str:
+    """The paired difference to the dense model with its interval, such as `−0.66 (−0.80 to −0.48)`."""
+    found = row.difference(task)
+
+    def shown(value: float) -> str:
+        if task.logarithmic:
+            return f"×{digits(value)}"
+        return ("+" if value > 0 else "\u2212" if value < 0 else "") + digits(abs(value))
+
+    return f"{shown(found.value)} ({shown(found.low)} to {shown(found.high)})"
+
+
+def _peak(row: Row) -> Cell:
+    memory = row.measurement.costs.memory
+    if not memory.peak:
+        return Cell("\u2013")
+    ratio = f"{memory.peak / memory.dense_peak:.2f}x" if memory.dense_peak else ""
+    return Cell(bytes_(memory.peak), ratio, memory.peak)
+
+
+def _bandwidth(row: Row) -> Cell:
+    found = row.measurement.costs.bandwidth
+    if not found or not found.achieved:
+        return Cell("\u2013")
+    return Cell(percent(found.achieved / found.copy), f"{digits(found.achieved / 1e9)} GB/s", found.achieved)

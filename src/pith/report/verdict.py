@@ -3,54 +3,122 @@
 from __future__ import annotations
 
 import math
-from statistics import fmean, stdev
+from collections.abc import Sequence
 
+from pith.report.calibration import Scale, scales
 from pith.report.row import Row, rows
-from pith.report.table import headings
-from pith.report.words import listed, percent
+from pith.report.words import digits, headings, listed, percent
 from pith.study import Study
-from pith.tasks import Quality, Task
+from pith.tasks import Task
+from pith.tasks.paired import COARSE, paired
 
 FLOOR = "random_eviction"
 """The method that every other eviction must beat to be worth its name."""
 
-WARNING = "`random_eviction` itself stays within the dense interval everywhere: this cannot tell methods apart."
+WARNING = "`random_eviction` itself loses nothing that could be told: this cannot tell methods apart."
 
 
 def verdict(study: Study) -> list[str]:
-    """Which recipe keeps the quality at the fewest bytes, and which methods are no better than chance."""
+    """Which recipe to take, which tasks tell nothing, and which methods are no better than chance."""
     found = rows(study)
-    return [s for s in (_cheapest(found, study.question.tasks), _floor(found, study.question.tasks)) if s]
+    known = scales(study, found)
+    sentences = [_take(found, known), *map(_silent, known), _floor(found, study.question.tasks)]
+    return [sentence for sentence in sentences if sentence]
 
 
-def better(mine: Quality, other: Quality, task: Task) -> bool:
-    """Whether the paired differences, example by example, are above zero with 95% confidence."""
-    sign = 1 if task.higher_is_better else -1
-    differences = [sign * (a - b) for a, b in zip(mine.scores, other.scores, strict=True)]
-    if len(differences) < 2:
-        return False
-    return fmean(differences) > 1.96 * stdev(differences) / math.sqrt(len(differences))
+def taken(found: Sequence[Row], known: Sequence[Scale]) -> Row | None:
+    """The recipe to take: of those that hold fewer bytes and are worse on no task that tells, the one with the fewest.
 
-
-def _cheapest(found: list[Row], tasks: tuple[Task, ...]) -> str:
-    smaller = [row for row in found if not row.is_dense and row.share < 1]
-    keeping = [row for row in smaller if all(row.keeps(task) for task in tasks)]
-    names = listed(headings(tasks))
-    if not smaller:
-        return "No recipe held fewer bytes than the dense model."
-    if not keeping:
-        return f"No recipe that holds fewer bytes keeps {names} within the dense model's 95% interval."
-    best = min(keeping, key=lambda row: row.measurement.bytes.prefill)
-    rank = f"the fewest of the {len(keeping)} recipes that do" if len(keeping) > 1 else "the only recipe that does"
-    noise = ", in runs too noisy to trust" if best.is_noisy else ""
-    return (
-        f"`{best.label}` keeps {names} within the dense model's 95% interval and holds {percent(best.share)} of its "
-        f"cache bytes, {rank}; a decoded token takes {best.measurement.speed.decode_ratio:.2f}x the dense model's "
-        f"time{noise}."
+    Where two hold the same bytes it is the faster one.
+    """
+    telling = [scale.task for scale in known if scale.tells]
+    keeping = [row for row in found if _is_smaller(row) and telling and all(map(row.keeps, telling))]
+    return min(
+        keeping, key=lambda row: (row.measurement.bytes.prefill, row.measurement.speed.decode_ratio), default=None
     )
 
 
-def _floor(found: list[Row], tasks: tuple[Task, ...]) -> str:
+def _take(found: Sequence[Row], known: Sequence[Scale]) -> str:
+    smaller = [row for row in found if _is_smaller(row)]
+    telling = [scale for scale in known if scale.tells]
+    if not smaller:
+        return "Take none: no recipe held fewer bytes than the dense model."
+    if not telling:
+        return "Take none yet: without a task that the dense model can do, nothing tells what a recipe loses."
+    best = taken(found, known)
+    if best is None:
+        return _none(smaller, telling)
+    keeping = [row for row in smaller if all(row.keeps(scale.task) for scale in telling)]
+    rank = f"the fewest of the {len(keeping)} recipes that do" if len(keeping) > 1 else "the only recipe that does"
+    noise = ", in runs too noisy to trust" if best.is_noisy else ""
+    up = [scale.name for scale in telling if best.difference(scale.task).verdict == "better"]
+    kept = [scale.name for scale in telling if scale.name not in up]
+    ways = [f"is better than the dense model on {listed(up)}"] * bool(up)
+    ways += [f"shows no loss on {listed(kept)}"] * bool(kept)
+    return (
+        f"Take `{best.label}`: it {listed(ways)} and holds {percent(best.share)} of the dense cache's bytes, {rank}; a "
+        f"decoded token takes {best.measurement.speed.decode_ratio:.2f}x the time{noise}{_power(best, telling)}."
+    )
+
+
+def _none(smaller: Sequence[Row], telling: Sequence[Scale]) -> str:
+    """Where every recipe loses: which loses least, and what."""
+    nearest = min(smaller, key=lambda row: (max(_loss(row, scale) for scale in telling), row.share))
+    losses = [
+        f"{scale.name} {digits(nearest.quality(scale.task).value)} against {digits(scale.dense.value)}"
+        for scale in telling
+        if not nearest.keeps(scale.task)
+    ]
+    names = listed([scale.name for scale in telling], "or")
+    return (
+        f"Take none if nothing may be lost: every recipe that holds fewer bytes is worse than the dense model on "
+        f"{names}; the least is lost by `{nearest.label}` ({listed(losses)}), which holds {percent(nearest.share)} of "
+        f"its cache bytes and takes {nearest.measurement.speed.decode_ratio:.2f}x the time for a decoded token."
+    )
+
+
+def _loss(row: Row, scale: Scale) -> float:
+    """What a recipe loses, as a share of what the dense model has above chance; of a perplexity, its logarithm."""
+    found = row.difference(scale.task)
+    if scale.task.logarithmic:
+        return math.log(found.value) if found.value > 0 else math.inf
+    lost = -found.value if scale.task.higher_is_better else found.value
+    room = abs(scale.dense.value - (scale.chance or 0.0))
+    return lost / room if room else math.inf
+
+
+def _power(row: Row, telling: Sequence[Scale]) -> str:
+    """What losses so few examples would not show, and how many examples would."""
+    notes = []
+    for scale in telling:
+        found = row.difference(scale.task)
+        if found.needed is None or found.verdict != "not distinguishable":
+            continue
+        if scale.task.logarithmic:
+            size, goal = f"a factor of {digits(found.detectable)}", digits(1 + COARSE)
+        else:
+            size, goal = digits(found.detectable), _goal(scale)
+        would = f"a loss under {size} would not show" if found.detectable < float("inf") else "no loss would show"
+        notes.append(f"with {found.n} examples of {scale.name} {would} (about {found.needed:,} would show {goal})")
+    return f"; but {listed(notes)}" if notes else ""
+
+
+def _goal(scale: Scale) -> str:
+    return digits(COARSE if scale.task.higher_is_better else COARSE * abs(scale.dense.value))
+
+
+def _silent(scale: Scale) -> str:
+    """That a task tells nothing, because the dense model does not do it."""
+    if scale.tells or scale.chance is None:
+        return ""
+    side = "above" if scale.task.higher_is_better else "below"
+    return (
+        f"{scale.name} tells nothing here: the dense model's {digits(scale.dense.value)} is not {side} chance "
+        f"({digits(scale.chance)})."
+    )
+
+
+def _floor(found: Sequence[Row], tasks: Sequence[Task]) -> str:
     """Which evictions are not better than random ones at the same budget, where chance does lose quality."""
     single = [row for row in found if len(row.recipe) == 1 and row.budgets]
     floors = {row.budgets: row for row in reversed(single) if row.recipe.methods[0].name == FLOOR}
@@ -61,7 +129,7 @@ def _floor(found: list[Row], tasks: tuple[Task, ...]) -> str:
         return WARNING if pairs else ""
     failed: dict[str, dict[str, list[str]]] = {}
     for row, floor, task, name in tells:
-        if not better(row.quality(task), floor.quality(task), task):
+        if paired(row.quality(task), floor.quality(task), task, len(tells)).verdict != "better":
             failed.setdefault(row.series, {}).setdefault(name, []).append(str(row.budgets[0]))
     if not failed:
         return f"Every other method beats `{FLOOR}` at the same budget wherever the two can be told apart."
@@ -70,3 +138,7 @@ def _floor(found: list[Row], tasks: tuple[Task, ...]) -> str:
         for series, by_task in failed.items()
     )
     return f"Not better than `{FLOOR}` at the same budget: {'; '.join(where)}."
+
+
+def _is_smaller(row: Row) -> bool:
+    return not row.is_dense and row.share < 1

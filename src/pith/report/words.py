@@ -1,17 +1,13 @@
-"""Numbers as people read them."""
+"""Numbers and names as people read them."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 
-def bytes_(count: float) -> str:
-    """A number of bytes with a binary unit and three digits, such as `1.50 MiB`."""
-    if count < 1000:
-        return f"{count:.0f} B"
-    units = ["KiB", "MiB", "GiB", "TiB"]
-    count /= 1024
-    while count >= 1000 and len(units) > 1:
-        count, units = count / 1024, units[1:]
-    return f"{digits(count)} {units[0]}"
+from pith.core import written
+from pith.core.words import bytes_ as bytes_
+from pith.core.words import digits as digits
+from pith.tasks import Task
 
 
 def seconds(value: float) -> str:
@@ -27,16 +23,17 @@ def percent(share: float) -> str:
     return f"{share:.1%}" if share < 0.9995 else f"{share:.0%}"
 
 
-def digits(value: float) -> str:
-    """A number with three digits: `0.950`, `12.3`, `1,234`."""
-    size = abs(value)
-    if size >= 99.95:
-        return f"{value:,.0f}"
-    if size and size < 0.0095:
-        return f"{value:.2g}"
-    return f"{value:.1f}" if size >= 9.995 else f"{value:.2f}" if size >= 0.9995 else f"{value:.3f}"
-
-
 def listed(words: list[str], joint: str = "and") -> str:
     """Words in a sentence: `a`, `a and b`, `a, b and c`."""
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} {joint} {words[-1]}" if words else ""
+
+
+def headings(tasks: Sequence[Task]) -> list[str]:
+    """Each task's name, with the parameters in which it differs from others of that name."""
+    return [_heading(task, [other for other in tasks if other.name == task.name]) for task in tasks]
+
+
+def _heading(task: Task, namesakes: Sequence[Task]) -> str:
+    apart = [p.name for p in task.parameters() if len({getattr(other, p.name) for other in namesakes}) > 1]
+    stated = ", ".join(f"{name}={written(getattr(task, name))}" for name in apart)
+    return f"{task.name}({stated})" if stated else task.name

@@ -1,24 +1,41 @@
 """Many measurements: asked in one command, stored one by one, resumable at any moment.
 
-`compare` makes them; `Store` keeps them; `grid` says which recipes at which budgets.
+`compare` makes them, with `Workers` side by side; `Store` keeps them; `grid` says which recipes at which budgets.
 """
 
-from pith.study.compare import Measurer, Question, Study, Watch, ask, compare
-from pith.study.grid import grid, parse_budgets, read_recipe, tasks_with
-from pith.study.here import Here
+from pith.study.at import recipes_at
+from pith.study.compare import Helpers, Measurer, Study, Watch, compare
+from pith.study.grid import grid, parse_budgets, parse_lengths, read_recipe, tasks_with
+from pith.study.here import Elsewhere, Here
+from pith.study.question import Question, ask
+from pith.study.ray_cluster import RayWorkers
+from pith.study.record import Record, Settings, read_record, record, write_record
 from pith.study.store import Store
+from pith.study.team import Team, Workers
 
 __all__ = [
+    "Elsewhere",
+    "Helpers",
     "Here",
     "Measurer",
     "Question",
+    "RayWorkers",
+    "Record",
+    "Settings",
     "Store",
     "Study",
+    "Team",
     "Watch",
+    "Workers",
     "ask",
     "compare",
     "grid",
     "parse_budgets",
+    "parse_lengths",
     "read_recipe",
+    "read_record",
+    "recipes_at",
+    "record",
     "tasks_with",
+    "write_record",
 ]

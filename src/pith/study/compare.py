@@ -1,69 +1,18 @@
-"""A comparison: what was asked, and the loop that measures what is not stored yet."""
+"""A comparison: the loop that measures what is not stored yet."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from importlib.metadata import version
-from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 from pith.core import ModelError, Recipe
 from pith.measure import Answer, Costs, Measurement
-from pith.models import Loaded, model_hash
+from pith.study.question import Question
 from pith.study.store import Store
 from pith.tasks import Calibration, Task
 
 P = TypeVar("P", Costs, Answer)
-
-
-@dataclass(frozen=True)
-class Question:
-    """What a comparison asks.
-
-    Attributes:
-        model: the model's name, as the user gave it.
-        recipes: what is compared, in this order; the dense model is the first.
-        tasks: how quality is measured.
-        settings: what else every result depends on, as plain data.
-        costs: what bytes and seconds depend on besides, such as the length of the timed prompt.
-    """
-
-    model: str
-    recipes: tuple[Recipe, ...]
-    tasks: tuple[Task, ...]
-    settings: Mapping[str, Any]
-    costs: Mapping[str, Any] = field(default_factory=dict)
-
-    def of(self, recipe: Recipe, task: Task | None = None) -> dict[str, Any]:
-        """Everything that one piece of a recipe's measurement depends on, as plain data: a task's, or else the costs'."""
-        what = {"task": str(task), "files": dict(_files(task))} if task else {"costs": dict(self.costs)}
-        return {"recipe": str(recipe), **what, **self.settings}
-
-    def key(self, recipe: Recipe, task: Task | None = None) -> str:
-        """What the piece is stored under: equal for equal questions only."""
-        return hashlib.sha256(json.dumps(self.of(recipe, task), sort_keys=True).encode()).hexdigest()
-
-
-def ask(loaded: Loaded, recipes: tuple[Recipe, ...], tasks: tuple[Task, ...], *, length: int, seed: int) -> Question:
-    """The question what recipes do to a loaded model.
-
-    Args:
-        loaded: the model; its weights are hashed, its name plays no part.
-        recipes: what is compared, the dense model first, as `grid` gives them.
-        tasks: how quality is measured.
-        length: tokens of the prompt that is timed and whose cache is weighed.
-        seed: of that prompt; tasks have their own.
-    """
-    settings = {
-        "model": model_hash(loaded.model),
-        "dtype": str(loaded.model.dtype).removeprefix("torch."),
-        "device": str(loaded.model.device),
-        "pith": version("pith-lm"),
-    }
-    return Question(loaded.name, recipes, tasks, settings, {"length": length, "seed": seed})
 
 
 @dataclass(frozen=True)
@@ -73,7 +22,8 @@ class Study:
     Attributes:
         question: what was asked.
         measurements: by the recipe's text.
-        refused: recipes that cannot be applied to the model, and why, by the recipe's text.
+        refused: recipes that cannot be applied to the model or cannot meet what was asked, and why, by the recipe's
+            text.
         calibrations: what an oracle and a guesser score, by the task's text.
     """
 
@@ -90,7 +40,7 @@ class Watch(Protocol):
         """A recipe is about to be measured."""
 
     def has(self, study: Study, recipe: Recipe, stored: bool) -> None:
-        """The study knows of one recipe more; `stored` says that an earlier run had measured it."""
+        """The study knows of one recipe more; `stored` says that an earlier run had measured its bytes and seconds."""
 
 
 class Measurer(Protocol):
@@ -102,30 +52,57 @@ class Measurer(Protocol):
     def answer(self, recipe: Recipe, task: Task) -> Answer:
         """What a task finds of a recipe."""
 
+    def calibrate(self, task: Task) -> Calibration:
+        """What an oracle and a guesser score on a task."""
 
-def compare(question: Question, store: Store, measurer: Measurer, watch: Watch) -> Study:
+
+class Helpers(Protocol):
+    """Several workers that take answers side by side."""
+
+    def answer(self, question: Question, store: Store) -> dict[str, str]:
+        """Stores every answer that is not stored yet; returns the recipes that cannot be applied, and why."""
+
+
+def compare(
+    question: Question,
+    store: Store,
+    measurer: Measurer,
+    watch: Watch,
+    helpers: Helpers | None = None,
+    refused: Mapping[str, str] | None = None,
+) -> Study:
     """Takes every piece that the store does not hold, and stores it at once.
 
     Killed at any moment and called again with the same question, it repeats nothing that was stored. A recipe that
-    cannot be applied to the model is left out, with the reason.
+    cannot be applied to the model is left out, with the reason. Helpers take the answers first; bytes and seconds are
+    taken when they are done, one recipe after another, so that nothing else that runs here disturbs the times.
+
+    Args:
+        question: what is asked.
+        store: where the pieces are kept.
+        measurer: takes a piece.
+        watch: told how it goes on.
+        helpers: workers that take answers side by side; none leaves all to the measurer.
+        refused: recipes that were left out before, and why.
 
     Raises:
         StoreError: a result cannot be read or written.
         ModelError: the dense model cannot be measured, or none of the recipes can be applied to it.
         PithError: a task cannot be done with the model.
     """
-    study = Study(question)
+    study = Study(question, refused=dict(refused or {}))
+    study.calibrations.update({str(task): measurer.calibrate(task) for task in question.tasks})
+    found = helpers.answer(question, store) if helpers else {}
     for recipe in question.recipes:
-        text = str(recipe)
+        stored = False
         try:
-            found, stored = _whole(question, recipe, store, measurer, watch)
+            if why := found.get(str(recipe)):
+                raise ModelError(why)
+            study.measurements[str(recipe)], stored = _whole(question, recipe, store, measurer, watch)
         except ModelError as error:
-            nothing_left = len(study.refused) == len(question.recipes) - 2
-            if not len(recipe) or nothing_left:
+            study.refused[str(recipe)] = str(error)
+            if not len(recipe) or all(str(other) in study.refused for other in question.recipes if len(other)):
                 raise
-            study.refused[text], stored = str(error), False
-        else:
-            study.measurements[text] = found
         watch.has(study, recipe, stored)
     return study
 
@@ -154,10 +131,3 @@ def _whole(
         for task in question.tasks
     }
     return Measurement(question.model, str(recipe), costs, answers), not begun
-
-
-def _files(task: Task) -> list[tuple[str, str]]:
-    """The files that a task's parameters name, and what they hold: a file that was edited asks another question."""
-    values = (getattr(task, p.name) for p in task.parameters())
-    paths = [value for value in values if isinstance(value, str) and Path(value).is_file()]
-    return [(path, hashlib.sha256(Path(path).read_bytes()).hexdigest()) for path in paths]

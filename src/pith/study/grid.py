@@ -88,25 +88,43 @@ def grid(texts: Sequence[str] = (), budgets: Sequence[Budget] = (), families: Se
     return tuple({str(recipe): recipe for recipe in recipes}.values())
 
 
-def tasks_with(text: str, settings: Mapping[str, Any]) -> tuple[Task, ...]:
+def tasks_with(text: str, settings: Mapping[str, Any], lengths: Sequence[int] = ()) -> tuple[Task, ...]:
     """The tasks of a text such as `"needle(keys=8),perplexity"`.
 
     Args:
-        text: the tasks.
+        text: the tasks, and suites of them.
         settings: parameters for each task that has them and whose text does not set them, such as `length`.
+        lengths: each task that leaves its `length` open stands once at each of them; none leaves it to the settings.
 
     Raises:
-        PithError: the text is no list of tasks, or a value is wrong.
+        PithError: the text is no list of tasks, a value is wrong, or tasks that see the question before the cache is
+            made smaller stand beside others that see it afterwards.
     """
-    parse_tasks(text)
-    body = ast.parse(text.strip(), mode="eval").body
-    found = []
-    for part in body.elts if isinstance(body, ast.Tuple) else [body]:
-        [task] = parse_tasks(ast.unparse(part))
-        stated = {keyword.arg for keyword in part.keywords} if isinstance(part, ast.Call) else set()
-        takes = {p.name for p in task.parameters()} - stated
-        found.append(_replaced(task, {k: v for k, v in settings.items() if k in takes}))
-    return tuple(dict.fromkeys(found))
+    found = [task for length in lengths for task in parse_tasks(text, {**settings, "length": length})]
+    found = found or parse_tasks(text, dict(settings))
+    names = [task.name for task in found]
+    tasks = tuple(sorted(dict.fromkeys(found), key=lambda task: names.index(task.name)))
+    asking = {task.asks: task for task in reversed(tasks)}
+    if "aware" in asking and "agnostic" in asking:
+        raise InputError(
+            f"{asking['aware']} sees its question before the cache is made smaller, {asking['agnostic']} only "
+            "afterwards, and their scores do not compare; ask them in two comparisons, or all by query='aware' or "
+            "'agnostic'"
+        )
+    return tasks
+
+
+def parse_lengths(text: str) -> list[int]:
+    """The lengths of a text such as `"512,1024"`.
+
+    Raises:
+        InputError: one of them is no number of tokens.
+    """
+    words = [word.strip() for word in text.split(",") if word.strip()]
+    wrong = next((word for word in words if not word.isdecimal() or not int(word)), None)
+    if wrong is not None:
+        raise InputError(f"{wrong!r} is no length; lengths are numbers of tokens such as 512,1024")
+    return [int(word) for word in words]
 
 
 def _calls(text: str) -> list[Call]:

@@ -1,13 +1,14 @@
-"""Taking the pieces of measurements in this process."""
+"""Taking the pieces of measurements in this process, or telling another one how to."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
-from pith.core import Recipe
+from pith.core import ModelError, Recipe
 from pith.measure import Answer, Costs, Progress, answer, costs
-from pith.models import Loaded
-from pith.tasks import Task
+from pith.models import Loaded, load, model_hash
+from pith.tasks import Calibration, Task
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,7 @@ class Here:
         seed: of the timed prompt.
         progress: told how each piece goes on.
         runs: pairs of timed runs.
+        peak: whether to look for the peak of memory too.
     """
 
     loaded: Loaded
@@ -29,13 +31,54 @@ class Here:
     seed: int
     progress: Progress | None = None
     runs: int = 5
+    peak: bool = False
 
     def costs(self, recipe: Recipe) -> Costs:
         """Bytes and seconds of a recipe."""
         return costs(
-            self.loaded, recipe, length=self.length, runs=self.runs, seed=self.seed, progress=self.progress
+            self.loaded, recipe, length=self.length, runs=self.runs, seed=self.seed, peak=self.peak,
+            progress=self.progress,
         )  # fmt: skip
 
     def answer(self, recipe: Recipe, task: Task) -> Answer:
         """What a task finds of a recipe."""
         return answer(self.loaded, recipe, task, batch_size=self.batch_size, progress=self.progress)
+
+    def calibrate(self, task: Task) -> Calibration:
+        """What an oracle and a guesser score on a task."""
+        return task.calibrate(self.loaded.tokenizer)
+
+    def elsewhere(self) -> Elsewhere:
+        """What makes another process measure with the same model."""
+        name, model = self.loaded.name, self.loaded.model
+        path = str(Path(name).absolute()) if Path(name).is_dir() else name
+        return Elsewhere(path, str(model.dtype), str(model.device), model_hash(model), self.batch_size)
+
+
+@dataclass(frozen=True)
+class Elsewhere:
+    """Loads the same model in another process, which takes the answers of tasks with it.
+
+    Attributes:
+        name, dtype, device: as for `pith.models.load`.
+        weights: the hash that the loaded model must have.
+        batch_size: sequences that a task reads at once.
+    """
+
+    name: str
+    dtype: str
+    device: str
+    weights: str
+    batch_size: int
+
+    def __call__(self) -> Here:
+        """Loads the model.
+
+        Raises:
+            ModelError: it cannot be loaded, or is another one.
+        """
+        loaded = load(self.name, self.dtype, self.device)
+        found = model_hash(loaded.model)
+        if found != self.weights:
+            raise ModelError(f"{self.name!r} is another model for a worker: its hash is {found}, not {self.weights}")
+        return Here(loaded, length=1, batch_size=self.batch_size, seed=0)

@@ -1,82 +1,80 @@
-"""Where measurements are kept: one SQLite file that a kill at any moment leaves whole."""
+"""Where pieces of measurements are kept, and who is taking which: a database that a kill at any moment leaves whole."""
 
 from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
+from sqlalchemy import Connection, delete, func, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import DBAPIError, OperationalError
+
 from pith.core import StoreError
 from pith.measure import Answer, Costs, from_json, to_json
+from pith.study.database import CLAIM, PIECE, address, now, opened, prepare, shown
 
 P = TypeVar("P", Costs, Answer)
 
-FILE = "study.sqlite"
-SCHEMA = 2
-"""The layout of the file; a file with a larger number was written by a newer Pith and is left alone."""
-
-APPLICATION = int.from_bytes(b"pith")
-"""What SQLite's `application_id` holds, so that another program's database is never written into."""
-
-_CREATE = f"""
-BEGIN IMMEDIATE;
-CREATE TABLE IF NOT EXISTS piece (
-    key TEXT PRIMARY KEY, made TEXT NOT NULL, question TEXT NOT NULL, result TEXT NOT NULL
-) STRICT;
-PRAGMA application_id = {APPLICATION};
-PRAGMA user_version = {SCHEMA};
-COMMIT;
-"""
-
 
 class Store:
-    """The pieces of measurements of one folder, each under the key of what was asked; a stored one is never overwritten.
+    """The pieces of measurements, each under the key of what was asked; a stored one is never overwritten.
+
+    Several processes may hold one store, and claim the pieces that they take. A claim lasts as long as its worker gives
+    a sign of life.
 
     Args:
-        directory: the folder; it is made when it is not there.
+        where: a folder, in which a SQLite file is made when it is not there, or the URL of a PostgreSQL database such
+            as `postgresql+psycopg://USER@HOST/DATABASE`.
         patience: seconds to wait for another process that is writing.
 
+    Attributes:
+        where: as it was given, a folder as its whole path: `Store(store.where)` opens the same one.
+        place: the file, or the URL without its password, as people may see it.
+        url: the database's URL with everything, for others that keep tables in it.
+        shared: whether other machines reach it.
+
     Raises:
-        StoreError: the folder cannot be made or written, or its file is damaged, of a newer Pith or of another program.
+        StoreError: the folder cannot be made or written, its file is damaged, of another layout or of another program,
+            or the database cannot be reached.
 
     Example:
         >>> from tempfile import TemporaryDirectory
         >>> with TemporaryDirectory() as folder, Store(folder) as store:
-        ...     store.get("a key") is None
+        ...     store.get(Costs, "a key") is None
         True
     """
 
-    def __init__(self, directory: str | Path, patience: float = 60) -> None:
-        self.path = Path(directory) / FILE
+    def __init__(self, where: str | Path, patience: float = 60) -> None:
+        found = address(where)
+        self.shared = not isinstance(found, Path)
+        self.where = str(where) if self.shared else str(Path(where).absolute())
+        self.place = shown(found)
+        if isinstance(found, Path):
+            _make_folder(found.parent)
+        self._engine = opened(found, patience)
+        self.url = self._engine.url.render_as_string(hide_password=False)
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            why = "it is a file" if self.path.parent.is_file() else error.strerror
-            raise StoreError(f"{self.path.parent} cannot hold the results: {why}; name another folder") from None
-        with self._plainly():
-            # autocommit: each statement is a transaction of its own, durable when it returns
-            self._database = sqlite3.connect(self.path, timeout=patience, isolation_level=None)
-        try:
-            with self._plainly():
-                self._open()
+            with self._connected() as connection:
+                prepare(connection, self.place)
         except BaseException:
-            self._database.close()
+            self.close()
             raise
 
     def get(self, kind: type[P], key: str) -> P | None:
         """The piece of a measurement that is stored under the key, or None.
 
         Raises:
-            StoreError: the file cannot be read, or what it holds there is no such piece.
+            StoreError: the database cannot be read, or what it holds there is no such piece.
         """
-        with self._plainly():
-            row = self._database.execute("SELECT result FROM piece WHERE key = ?", (key,)).fetchone()
-            return None if row is None else from_json(kind, row[0])
+        with self._connected() as connection:
+            result = connection.execute(select(PIECE.c.result).where(PIECE.c.key == key)).scalar()
+            return None if result is None else from_json(kind, result)
 
     def put(self, key: str, piece: Costs | Answer, question: dict[str, Any]) -> None:
         """Stores a piece; it is on the disk when this returns. One that is stored already stays.
@@ -84,23 +82,71 @@ class Store:
         Args:
             key: where `get` finds it.
             piece: what was found.
-            question: what was asked, for people who read the file.
+            question: what was asked, for people who read the database.
 
         Raises:
-            StoreError: the file cannot be written.
+            StoreError: the database cannot be written.
         """
         made = datetime.now(UTC).isoformat(timespec="seconds")
-        with self._plainly():
-            row = (key, made, json.dumps(question), to_json(piece))
-            self._database.execute("INSERT OR IGNORE INTO piece VALUES (?, ?, ?, ?)", row)
+        row = {"key": key, "made": made, "question": json.dumps(question), "result": to_json(piece)}
+        with self._connected() as connection:
+            connection.execute(_insert(connection, PIECE).values(row).on_conflict_do_nothing())
+
+    def held(self, keys: Collection[str]) -> set[str]:
+        """Those of the keys under which a piece is stored."""
+        with self._connected() as connection:
+            return set(connection.execute(select(PIECE.c.key).where(PIECE.c.key.in_(keys))).scalars())
+
+    def claim(self, key: str, worker: str, dead: float) -> bool:
+        """Claims a piece that is not stored, for one worker at a time.
+
+        Args:
+            key: the piece's.
+            worker: who claims it; no two workers have one name.
+            dead: seconds without a sign of life after which another worker's claim is taken over.
+
+        Returns:
+            Whether it is the worker's now; where it is stored, or another one's, it is not.
+
+        Raises:
+            StoreError: the database cannot be written.
+        """
+        with self._connected() as connection:
+            moment = now(connection)
+            mine = {"worker": worker, "beat": moment}
+            taken = _insert(connection, CLAIM).values(key=key, **mine).on_conflict_do_update(
+                index_elements=[CLAIM.c.key], set_=mine, where=CLAIM.c.beat < moment - dead
+            )  # fmt: skip
+            if connection.execute(taken.returning(CLAIM.c.key)).scalar() is None:
+                return False
+        # who stored it released it only then: a claim that succeeds after that must look again
+        if not self.held([key]):
+            return True
+        self.release(worker)
+        return False
+
+    def beat(self, worker: str) -> None:
+        """A sign of life of a worker: its claims stay its own."""
+        with self._connected() as connection:
+            connection.execute(update(CLAIM).where(CLAIM.c.worker == worker).values(beat=now(connection)))
+
+    def claims(self, worker: str) -> set[str]:
+        """The keys of what a worker has in hand."""
+        with self._connected() as connection:
+            return set(connection.execute(select(CLAIM.c.key).where(CLAIM.c.worker == worker)).scalars())
+
+    def release(self, worker: str) -> None:
+        """Gives up what a worker has in hand, or what it had when it died."""
+        with self._connected() as connection:
+            connection.execute(delete(CLAIM).where(CLAIM.c.worker == worker))
 
     def close(self) -> None:
-        """Closes the file."""
-        self._database.close()
+        """Closes the database."""
+        self._engine.dispose()
 
     def __len__(self) -> int:
-        with self._plainly():
-            return int(self._database.execute("SELECT count(*) FROM piece").fetchone()[0])
+        with self._connected() as connection:
+            return int(connection.execute(select(func.count()).select_from(PIECE)).scalar_one())
 
     def __enter__(self) -> Store:
         return self
@@ -108,32 +154,41 @@ class Store:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
 
-    def _open(self) -> None:
-        """Refuses what is not ours or not whole before the first byte is written; then makes sure that we can write."""
-        version, application = (self._number(pragma) for pragma in ("user_version", "application_id"))
-        if application != APPLICATION and self._number("schema_version"):
-            raise StoreError(f"{self.path} is no results file of Pith; name another folder")
-        if version > SCHEMA:
-            raise StoreError(f"{self.path} was written by a newer Pith (layout {version}, this one reads {SCHEMA})")
-        found = self._database.execute("PRAGMA quick_check(1)").fetchone()[0]
-        if found != "ok":
-            raise sqlite3.DatabaseError(found)
-        self._database.execute("PRAGMA journal_mode = WAL")
-        self._database.execute("PRAGMA synchronous = FULL")
-        self._database.executescript(_CREATE)
-
-    def _number(self, pragma: str) -> int:
-        return int(self._database.execute(f"PRAGMA {pragma}").fetchone()[0])
-
     @contextmanager
-    def _plainly(self) -> Iterator[None]:
-        """SQLite's errors, and those of what a row holds, as one line that says what to do."""
+    def _connected(self) -> Iterator[Connection]:
+        """A connection; the database's errors, and those of what a row holds, as one line that says what to do."""
         try:
-            yield
-        except sqlite3.OperationalError as error:
-            raise StoreError(f"{self.path} cannot be read or written: {error}") from None
-        except (sqlite3.DatabaseError, ValueError, KeyError, TypeError) as error:
-            why = " ".join(str(error).split())
-            raise StoreError(
-                f"{self.path} is damaged ({why}); it was left as it is: move it away, or name another folder"
-            ) from None
+            with self._engine.connect() as connection:
+                yield connection
+        except DBAPIError as error:
+            why = self._line(error.orig)
+            if isinstance(error, OperationalError) or not isinstance(error.orig, sqlite3.Error | ValueError):
+                raise StoreError(f"{self.place} cannot be read or written: {why}") from None
+            raise self._damaged(why) from None
+        except (ValueError, KeyError, TypeError) as error:
+            raise self._damaged(self._line(error)) from None
+
+    def _damaged(self, why: str) -> StoreError:
+        return StoreError(
+            f"{self.place} is damaged ({why}); it was left as it is: move it away, or name another folder"
+        )
+
+    def _line(self, error: BaseException | None) -> str:
+        """An error in one line, without the password."""
+        line = " ".join(str(error).split())
+        secret = self._engine.url.password
+        return line.replace(str(secret), "***") if secret else line
+
+
+def _insert(connection: Connection, table: Any) -> Any:
+    """An INSERT that may say what happens on a conflict, which each database does in its own dialect."""
+    dialect = sqlite if connection.dialect.name == "sqlite" else postgresql
+    return dialect.insert(table)
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        why = "it is a file" if folder.is_file() else error.strerror
+        raise StoreError(f"{folder} cannot hold the results: {why}; name another folder") from None

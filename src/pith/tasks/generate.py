@@ -5,31 +5,66 @@ All tasks speak one small language: facts such as `` apple is 4821.``, and a que
 of chance, so equal seeds give equal examples.
 """
 
-import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 
+from pith.tasks.filler import insert, largest, stretch
 from pith.tasks.words import KEY_WORDS
-
-_SENTENCE_END = re.compile(r"(?<=[.:;!?])(?=\s)")
 
 
 @dataclass(frozen=True)
 class Example:
     """One task instance: a model reads ``context + question`` and should go on with ``answer``.
 
-    ``answer`` begins with a space, so that its tokens do not merge with those of the question.
+    Attributes:
+        context, question: what is read.
+        answer: what one who knows would write. It begins with a space, so that its tokens do not merge with those of
+            the question.
+        answers: the parts of it that are looked for; empty where it counts as a whole.
+        candidates: what one who knows the form of such an answer could name for each part; empty where nothing in the
+            example narrows it down.
+        depth: where the answer stands in the context, 0 the beginning and 1 the end, where it stands at one place.
     """
 
     context: str
     question: str
     answer: str
+    answers: tuple[str, ...] = ()
+    candidates: tuple[str, ...] = ()
+    depth: float | None = None
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """What is looked for in a reply."""
+        return self.answers or (self.answer.strip(),)
 
 
 def value(rng: Random) -> str:
     """Draw a four-digit number as text, the kind of value that facts hold."""
     return str(rng.randrange(1000, 10000))
+
+
+def names(rng: Random, count: int, apart_from: str = "") -> list[str]:
+    """Draw ``count`` distinct names: key words, and pairs such as ``apple-river`` beyond the number of those.
+
+    Args:
+        rng: source of chance.
+        count: how many.
+        apart_from: a text around them; a word that it puts before "is" would make questions ambiguous, and is none.
+
+    Raises:
+        ValueError: there are not so many.
+    """
+    words = [word for word in KEY_WORDS if f" {word} is" not in apart_from]
+    if count <= len(words):
+        return rng.sample(words, count)
+    size, more = len(words), count - len(words)
+    if more > size**2:
+        raise ValueError(f"{count} names were asked for, but there are {size + size**2}")
+    drawn = [*words, *(f"{words[pair // size]}-{words[pair % size]}" for pair in rng.sample(range(size**2), more))]
+    rng.shuffle(drawn)
+    return drawn
 
 
 def fact(key: str, content: str) -> str:
@@ -43,40 +78,52 @@ def recall(key: str) -> str:
 
 
 def lookup(rng: Random, pairs: int = 8) -> Example:
-    """Key-value look-up: ``pairs`` facts one after another, one of them asked (1 <= pairs <= len(KEY_WORDS))."""
-    keys = rng.sample(KEY_WORDS, pairs)
+    """Key-value look-up: ``pairs`` facts one after another, one of them asked."""
+    keys = names(rng, pairs)
     values = [value(rng) for _ in keys]
     asked = rng.randrange(pairs)
     context = "".join(map(fact, keys, values))
-    return Example(context, recall(keys[asked]), " " + values[asked])
+    depth = asked / max(pairs - 1, 1)
+    return Example(context, recall(keys[asked]), " " + values[asked], candidates=tuple(values), depth=depth)
 
 
 def variable_tracking(rng: Random, chains: int = 2, hops: int = 2) -> Example:
     """Follow one of ``chains`` interleaved chains of ``hops`` assignments down to its number.
 
     `` apple is 4821. river is apple.`` and ``Recall: river is`` give `` apple is 4821``: the answer
-    spells the whole chain. ``chains * hops`` words must not exceed ``len(KEY_WORDS)``.
+    spells the whole chain.
     """
-    words = rng.sample(KEY_WORDS, chains * hops)
+    return chained(*assignments(rng, chains, hops), rng)
+
+
+def assignments(rng: Random, chains: int, hops: int) -> tuple[list[str], list[list[str]]]:
+    """The facts of ``chains`` chains of ``hops`` assignments, interleaved, and each chain from its last name down."""
+    words = names(rng, chains * hops)
     queues: list[list[str]] = []
-    answers: list[tuple[str, str]] = []
+    steps: list[list[str]] = []
     for chain in range(chains):
-        names = words[chain * hops : (chain + 1) * hops]
-        contents = [value(rng), *names[:-1]]
-        queues.append(list(map(fact, names, contents)))
-        answers.append((names[-1], " " + " is ".join(reversed(contents))))
+        own = words[chain * hops : (chain + 1) * hops]
+        contents = [value(rng), *own[:-1]]
+        queues.append(list(map(fact, own, contents)))
+        steps.append([own[-1], *reversed(contents)])
     sentences: list[str] = []
     while queues:
         queue = rng.choice(queues)
         sentences.append(queue.pop(0))
         queues = [left for left in queues if left]
-    key, answer = rng.choice(answers)
-    return Example("".join(sentences), recall(key), answer)
+    return sentences, steps
+
+
+def chained(sentences: Sequence[str], steps: Sequence[Sequence[str]], rng: Random) -> Example:
+    """Ask for one of the chains; a guesser names any of them as a whole."""
+    spelled = [" is ".join(chain[1:]) for chain in steps]
+    asked = rng.randrange(len(steps))
+    return Example("".join(sentences), recall(steps[asked][0]), " " + spelled[asked], candidates=tuple(spelled))
 
 
 def copying(rng: Random, count: int = 12) -> Example:
-    """Repeat a list of ``count`` distinct words in order (1 <= count <= len(KEY_WORDS))."""
-    words = " ".join(rng.sample(KEY_WORDS, count))
+    """Repeat a list of ``count`` distinct words in order."""
+    words = " ".join(names(rng, count))
     return Example(f" List: {words}.", "\nRecall: List:", " " + words)
 
 
@@ -103,45 +150,20 @@ def needle(
     """
     if not 0.0 <= depth <= 1.0:
         raise ValueError(f"depth is {depth}, but must lie between 0 and 1")
-    # A word that the haystack itself puts before "is" would make the question ambiguous.
-    usable = [word for word in KEY_WORDS if f" {word} is" not in haystack]
-    names = rng.sample(usable, keys)
-    values = [value(rng) for _ in names]
-    places = [depth, *(rng.random() for _ in names[1:])]
-    facts = list(map(fact, names, values))
-    question, answer = recall(names[0]), " " + values[0]
+    asked, *others = names(rng, keys, apart_from=haystack)
+    values = [value(rng) for _ in range(keys)]
+    places = [depth, *(rng.random() for _ in others)]
+    facts = list(map(fact, [asked, *others], values))
+    example = Example("", recall(asked), " " + values[0], candidates=tuple(values), depth=depth)
+    filler = stretch(rng, haystack, length * 8)
 
-    def build(size: int) -> str:
-        return _insert(filler[:size], facts, places)
+    def build(size: int) -> Example:
+        return replace(example, context=insert(filler[:size], facts, places))
 
     def fits(size: int) -> bool:
-        return count_tokens(build(size) + question + answer) <= length
+        built = build(size)
+        return count_tokens(built.context + built.question + built.answer) <= length
 
-    filler = _stretch(rng, haystack, length * 8)
     if not fits(0):
         raise ValueError(f"{keys} facts and a question do not fit into {length} tokens")
-    low, high = 0, len(filler) + 1
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (middle, high) if fits(middle) else (low, middle)
-    return Example(build(low), question, answer)
-
-
-def _stretch(rng: Random, haystack: str, size: int) -> str:
-    """Cut about ``size`` characters that begin at a random line of the haystack, wrapping round its end."""
-    start = haystack.find("\n", rng.randrange(max(len(haystack), 1))) + 1
-    doubled = haystack[start:] + haystack[:start]
-    return doubled[:size]
-
-
-def _insert(filler: str, facts: Sequence[str], places: Sequence[float]) -> str:
-    """Put each fact behind the sentence that ends nearest to its relative place."""
-    size = len(filler)
-    ends = [0, *(match.start() for match in _SENTENCE_END.finditer(filler)), size]
-    at = [min((abs(end - place * size), end) for end in ends)[1] for place in places]
-    pieces: list[str] = []
-    done = 0
-    for position, sentence in sorted(zip(at, facts, strict=True)):
-        pieces += [filler[done:position], sentence]
-        done = position
-    return "".join([*pieces, filler[done:]])
+    return build(largest(fits, len(filler)))

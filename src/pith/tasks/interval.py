@@ -1,9 +1,10 @@
-"""95 % confidence intervals."""
+"""Confidence intervals, of 95 % unless another level is asked for."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 from statistics import NormalDist, fmean, stdev
 
 LEVEL = 0.95
@@ -22,22 +23,23 @@ def wilson_interval(hits: int, n: int) -> tuple[float, float]:
     return low, high
 
 
-def t_interval(values: Sequence[float]) -> tuple[float, float]:
+def t_interval(values: Sequence[float], level: float = LEVEL) -> tuple[float, float]:
     """Student's interval of the mean of at least two independent values: mean -+ t s / sqrt(n)."""
-    mean, half = fmean(values), t_quantile(len(values) - 1) * stdev(values) / math.sqrt(len(values))
+    mean, half = fmean(values), t_quantile(len(values) - 1, level) * stdev(values) / math.sqrt(len(values))
     return mean - half, mean + half
 
 
-def t_quantile(freedom: int) -> float:
-    """The t with P(|T| <= t) = 95 % for a whole number of degrees of freedom.
+@lru_cache(maxsize=4096)  # a comparison asks for the same few of them a thousand times
+def t_quantile(freedom: int, level: float = LEVEL) -> float:
+    """The t with P(|T| <= t) = `level` for a whole number of degrees of freedom.
 
     It is sqrt(freedom) tan(angle) for the angle at which the closed form of that probability (Abramowitz and Stegun,
-    26.7.3 and 26.7.4), which grows with the angle, is 95 %.
+    26.7.3 and 26.7.4), which grows with the angle, is the level.
     """
     low, high = 0.0, math.pi / 2
     while high - low > 1e-15:
         middle = (low + high) / 2
-        low, high = (middle, high) if _two_sided(middle, freedom) < LEVEL else (low, middle)
+        low, high = (middle, high) if _two_sided(middle, freedom) < level else (low, middle)
     return math.sqrt(freedom) * math.tan(low)
 
 

@@ -1,13 +1,26 @@
-"""The tasks by their names, and tasks as text."""
+"""The tasks by their names, suites of them, and tasks as text."""
 
 from __future__ import annotations
 
-from pith.core import Grammar, InputError, nearest
-from pith.tasks.base import Task
-from pith.tasks.needle import Needle
-from pith.tasks.perplexity import Perplexity
+import importlib
+import inspect
+import pkgutil
+import re
+from functools import cache
+from typing import Any
 
-_TASKS: tuple[type[Task], ...] = (Needle, Perplexity)
+import pith.tasks
+from pith.core import Call, Grammar, InputError, nearest
+from pith.tasks.base import Task
+
+SUITES: dict[str, tuple[str, ...]] = {
+    "ruler": (
+        "niah_single_1", "niah_single_2", "niah_single_3", "niah_multikey_1", "niah_multikey_2", "niah_multikey_3",
+        "niah_multivalue", "niah_multiquery", "vt", "cwe", "fwe", "qa_1", "qa_2",
+    ),
+}  # fmt: skip
+"""Words that stand for several tasks; parameters given to such a word go to each of them."""
+
 _GRAMMAR = Grammar(
     what="list of tasks",
     joiner=",",
@@ -15,11 +28,19 @@ _GRAMMAR = Grammar(
     empty='write such as "needle,perplexity"',
     error=InputError,
 )
+# `lm_eval:arc_easy`, but not within a text in quotes
+_HARNESS = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|\blm_eval:(?P<task>[\w./-]+)(?P<open>\s*\()?""")
 
 
+@cache
 def tasks() -> dict[str, type[Task]]:
-    """Every task by its name."""
-    return {task.name: task for task in _TASKS}
+    """Every task by its name: the classes of this package that can be run."""
+    found: dict[str, type[Task]] = {}
+    for module in pkgutil.walk_packages(pith.tasks.__path__, "pith.tasks."):
+        for _, one in inspect.getmembers(importlib.import_module(module.name), inspect.isclass):
+            if issubclass(one, Task) and not inspect.isabstract(one):
+                found[one.name] = one
+    return dict(sorted(found.items()))
 
 
 def task(name: str) -> type[Task]:
@@ -30,15 +51,43 @@ def task(name: str) -> type[Task]:
     """
     known = tasks()
     if name not in known:
-        raise InputError(f"no task is called {name!r}{nearest(name, known)}; there are: {', '.join(known)}")
+        words = [*known, *SUITES]
+        raise InputError(f"no task is called {name!r}{nearest(name, words)}; there are: {', '.join(words)}")
     return known[name]
 
 
-def parse_tasks(text: str) -> list[Task]:
+def task_calls(text: str) -> list[Call]:
+    """What a text such as `"needle(length=2048),ruler(count=20)"` states: tasks and their parameters, suites opened.
+
+    `lm_eval:arc_easy(count=50)` is `lm_eval(task='arc_easy', count=50)`.
+
+    Raises:
+        InputError: the text is no list of tasks; the message points at the place.
+    """
+    calls = _GRAMMAR.parse(_HARNESS.sub(_rewritten, text))
+    return [Call(name, call.values) for call in calls for name in SUITES.get(call.name, (call.name,))]
+
+
+def parse_tasks(text: str, settings: dict[str, Any] | None = None) -> list[Task]:
     """The tasks that a text such as `"needle(length=2048, keys=4),perplexity"` stands for, each once, in its order.
+
+    Args:
+        text: the tasks, or suites of them.
+        settings: parameters for each task that has them and whose text does not set them.
 
     Raises:
         InputError: the text is no list of tasks (the message points at the place), or a task is not known.
         ParameterError: a task has no such parameter, or a value is wrong.
     """
-    return list(dict.fromkeys(task(call.name).build(**call.values) for call in _GRAMMAR.parse(text)))
+    found: dict[Task, None] = {}
+    for call in task_calls(text):
+        kind = task(call.name)
+        takes = {p.name for p in kind.parameters()}
+        found[kind.build(**{k: v for k, v in (settings or {}).items() if k in takes} | call.values)] = None
+    return list(found)
+
+
+def _rewritten(match: re.Match[str]) -> str:
+    if match["task"] is None:
+        return match[0]
+    return f"lm_eval(task={match['task']!r}" + (", " if match["open"] else ")")

@@ -1,0 +1,194 @@
+"""The catalogue: a table of all methods by the question that they answer, and a card for each; the tasks likewise."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from marked import block, plain, table
+from results import measured
+
+import pith
+from pith.core import Method, Parameter
+from pith.core.parameters import written
+from pith.tasks import Task, tasks
+
+TESTS = Path(__file__).parents[2] / "tests"
+FIRST = ("eviction", "allocation", "storage", "reading")
+"""The order in which contracts are told; others follow by their names."""
+
+RUN_OVER = {
+    "EVICTIONS": ("eviction",),
+    "COMBINATORS": ("allocation",),
+    "RETENTIONS": ("eviction", "allocation"),
+    "STORAGES": ("storage",),
+    "READINGS": ("reading",),
+}
+"""The contracts behind the lists of `tests/contracts/variants.py`, over which the laws run."""
+
+
+def pages() -> dict[str, str]:
+    """Every page, by its path."""
+    cards = {f"methods/{name}.md": card(method) for name, method in pith.methods().items()}
+    return {"methods/index.md": methods_page(), "tasks.md": tasks_page(), **cards}
+
+
+def methods_nav() -> list[Any]:
+    """The table first, then the cards by their contract."""
+    groups = groupby(sorted(pith.methods().values(), key=told), key=lambda m: m.contract)
+    return [
+        {"All methods": "methods/index.md"},
+        *({contract.capitalize(): [{m.name: f"methods/{m.name}.md"} for m in group]} for contract, group in groups),
+    ]
+
+
+def tasks_nav() -> str:
+    """One page."""
+    return "tasks.md"
+
+
+def methods_page() -> str:
+    """All methods, by the question that they answer."""
+    found = pith.methods()
+    text = [
+        "# The methods",
+        f"{len(found)} methods are registered. A recipe holds one answer to each question, so that "
+        "`ada_kv(snapkv(budget=0.25)) + kivi(bits=2)` is a recipe; one that cannot be is refused when it is built, with the "
+        "reason. This page and the cards behind it are made from the registry: what stands here is what the code says.",
+    ]
+    for question, answers in groupby(sorted(found.values(), key=told), key=lambda m: m.question):
+        rows = [
+            (f"[`{m.name}`]({m.name}.md)", m.contract, plain(first_sentence(m.doc("summary"))), paper_link(m))
+            for m in answers
+        ]
+        text += [f"## {question.capitalize()}", table(["method", "contract", "what it does", "paper"], rows)]
+    return "\n\n".join(text)
+
+
+def told(method: type[Method]) -> tuple[int, int, str]:
+    """The place of a method in lists: weights before attention before decoding, then by contract, then by name."""
+    place = FIRST.index(method.contract) if method.contract in FIRST else len(FIRST)
+    return method.order, place, f"{method.contract} {method.name}"
+
+
+def card(method: type[Method]) -> str:
+    """Everything that is known of a method."""
+    paper = method.paper
+    facts = [("question", plain(method.question)), ("contract", f"`{method.contract}`"), ("paper", source(method))]
+    if paper.code:
+        facts.append(("authors' code", f"[{paper.code}](https://github.com/{paper.code})"))
+    facts.append(("source", f"`src/{method.__module__.replace('.', '/')}.py`"))
+    text = [
+        "---\nhide: [toc]\n---",
+        f"# `{method.name}`",
+        prose(method.doc("summary")),
+        table(["", ""], facts),
+        "## Formula",
+        block(narrow(method.doc("formula"))),
+        "## Where it deviates from the paper",
+        prose(sentence(method.doc("deviations"))),
+        "## Parameters",
+        parameters(method.parameters()),
+        "## How it is checked",
+        "\n".join(f"- `{path}`: {plain(what)}" for path, what in checks(method)),
+        *measured(method.name),
+        "## Use it",
+        block(f"pith methods {method.name}\npith compare --recipe {method.name} --out results", "bash"),
+    ]
+    return "\n\n".join(text)
+
+
+def checks(method: type[Method]) -> list[tuple[str, str]]:
+    """The test files that are about the method, and what each says of itself; then the laws that run over it."""
+    named = [*sorted(TESTS.rglob(f"test_{method.name}.py")), *sorted(TESTS.rglob(f"test_{method.name}_parity.py"))]
+    laws = [path for path in sorted((TESTS / "contracts").glob("test_*.py")) if method.contract in contracts(path)]
+    return [(path.relative_to(TESTS.parent).as_posix(), first_line(path)) for path in [*named, *laws]]
+
+
+def contracts(laws: Path) -> set[str]:
+    """The contracts of the methods that a file of laws runs over."""
+    lists = {
+        alias.name
+        for node in ast.walk(ast.parse(laws.read_text()))
+        if isinstance(node, ast.ImportFrom) and node.module == "contracts.variants"
+        for alias in node.names
+    }
+    return {contract for name in lists for contract in RUN_OVER.get(name, ())}
+
+
+def first_line(path: Path) -> str:
+    """The first line of a file's docstring."""
+    return (ast.get_docstring(ast.parse(path.read_text())) or "").partition("\n")[0]
+
+
+def tasks_page() -> str:
+    """All tasks: a table, then each with its formula and its parameters."""
+    found = tasks()
+    rows = [(f"[`{t.name}`](#{t.name})", plain(first_sentence(t.doc("summary"))), metric(t)) for t in found.values()]
+    text = [
+        "# The tasks",
+        "What quality means: each task gives a score with its 95 % interval. A list of tasks is text, such as "
+        "`needle(length=2048,keys=16),perplexity`. This page is made from the registry.",
+        table(["task", "what it asks", "metric"], rows),
+    ]
+    for task in found.values():
+        text += [f"## `{task.name}` {{ #{task.name} }}", prose(task.doc("summary")), f"Metric: {metric(task)}."]
+        text += [block(task.doc("formula"))] if task.doc("formula") else []
+        text.append(parameters(task.parameters()))
+    return "\n\n".join(text)
+
+
+def metric(task: type[Task]) -> str:
+    """What the score is, and which way is better."""
+    return f"{plain(task.metric)}; {'higher' if task.higher_is_better else 'lower'} is better"
+
+
+def parameters(found: Sequence[Parameter]) -> str:
+    """A table of parameters with their ranges."""
+    if not found:
+        return "It has none."
+    rows = [(f"`{p.name}`", f"`{written(p.default)}`", plain(p.allowed), plain(p.doc)) for p in found]
+    return table(["parameter", "default", "allowed", "what it is"], rows)
+
+
+def prose(text: str) -> str:
+    """A docstring's paragraphs; its lists stay lists, its indented blocks stay as they are."""
+    return "\n\n".join(p if p.startswith(("    ", "- ")) else plain(p) for p in text.split("\n\n"))
+
+
+def sentence(text: str) -> str:
+    """With a capital at its beginning, unless that is a name in code."""
+    return text[:1].upper() + text[1:]
+
+
+def narrow(formula: str) -> str:
+    """A formula whose remarks stand no further to the right than they must; what is aligned stays aligned.
+
+    >>> print(narrow("a = b            (1)\\nab = cd          (2)"))
+    a = b     (1)
+    ab = cd   (2)
+    """
+    lines = formula.splitlines()
+    width = max(map(len, lines), default=0)
+    blank = [all(line[i : i + 4].strip() == "" for line in lines) for i in range(width)]
+    return "\n".join("".join(c for c, drop in zip(line, blank, strict=False) if not drop) for line in lines)
+
+
+def source(method: type[Method]) -> str:
+    """The paper's title with its page, and who wrote it."""
+    paper = method.paper
+    title = f"[{plain(paper.title)}]({paper.url})" if paper.url else plain(paper.title)
+    return f"{title}. {paper.authors}, {paper.year}"
+
+
+def paper_link(method: type[Method]) -> str:
+    """The arXiv id with its page; a baseline of Pith's own has none."""
+    return f"[{method.paper.arxiv}]({method.paper.url})" if method.paper.url else "baseline"
+
+
+def first_sentence(text: str) -> str:
+    """The first paragraph on one line."""
+    return " ".join(text.split("\n\n")[0].split())

@@ -1,0 +1,69 @@
+"""All the charts of a comparison, each drawn once for the page and for the files beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from pith.report.calibration import scales
+from pith.report.charts import (
+    Chart,
+    Maps,
+    bytes_chart,
+    curve_charts,
+    depth_maps,
+    quality_chart,
+    search_chart,
+    time_chart,
+)
+from pith.report.row import Row
+from pith.report.verdict import taken
+from pith.report.words import headings
+from pith.study import Study
+from pith.study.sought import Sought
+
+
+@dataclass(frozen=True)
+class Figures:
+    """The charts, by where the page shows them.
+
+    Attributes:
+        quality: for each task its name, and the charts of its score against bytes and against time.
+        costs: decode time, and bytes claimed against measured.
+        curves: scores along a text.
+        maps: recall over depth and length.
+        search: what a search tried.
+    """
+
+    quality: tuple[tuple[str, tuple[Chart, ...]], ...]
+    costs: tuple[Chart, ...]
+    curves: tuple[Chart, ...]
+    maps: tuple[Maps, ...]
+    search: Chart | None
+
+    def files(self) -> Iterator[Chart]:
+        """Every chart that stands beside the page as a file; the maps of one task together."""
+        for _, charts in self.quality:
+            yield from charts
+        yield from self.costs
+        yield from self.curves
+        yield from (maps.together for maps in self.maps)
+        if self.search:
+            yield self.search
+
+
+def figures(study: Study, found: Sequence[Row], sought: Sought | None = None) -> Figures:
+    """Draws every chart for which there is something to draw."""
+    tasks = study.question.tasks
+    named = list(zip(tasks, headings(tasks), strict=True))
+    several = len(found) > 1
+    ways = ("bytes", "time") if several else ()
+    return Figures(
+        quality=tuple((name, tuple(quality_chart(found, task, name, way) for way in ways)) for task, name in named)
+        if several
+        else (),
+        costs=(time_chart(found), bytes_chart(found)) if several else (),
+        curves=tuple(curve_charts(found, tasks, taken(found, scales(study, list(found))))),
+        maps=tuple(depth_maps(found, tasks)),
+        search=search_chart(sought) if sought else None,
+    )

@@ -1,0 +1,280 @@
+"""The search behind `pith fit`: recipes are proposed, weighed, tried on few examples, timed, and tried on all."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import time
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Protocol
+
+from pith.core import InputError, PithError, PithWarning, Recipe, StoreError, methods
+from pith.core.words import bytes_
+from pith.measure import Answer, answer, weight_bytes
+from pith.measure.seconds import DECODED, Run, run_once, run_pairs, speed, timed_prompt
+from pith.models import Loaded, Subject, require_positions
+from pith.study.at import recipes_at
+from pith.study.kept import could_keep, kept, require_telling
+from pith.study.proposals import Proposals
+from pith.study.question import ask
+from pith.study.sought import Tried
+from pith.study.space import Space, space
+from pith.study.store import Store
+from pith.tasks import Quality, Task
+
+PROBE = 64
+"""Tokens of the prompt that shows whether a model can take a method."""
+
+FEW, FEWEST = 4, 6
+"""A recipe is first tried on one of so many examples, and on so many at least."""
+
+PAIRS = 3
+"""Pairs of timed runs of a trial."""
+
+WEIGHED = 4
+"""For each recipe that is to be tried on examples at most so many are weighed: most of them are too heavy."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Aim:
+    """What is searched for.
+
+    Attributes:
+        memory: the most bytes that weights and cache may take; None for no limit.
+        quality: the least share of the dense model's score to keep, on every task.
+        latency: the most that a decoded token may take, ratio to dense; None for no limit.
+        tasks: how quality is measured.
+        length: tokens of the prompt that is weighed and timed.
+        batch: sequences whose caches must fit at once; one is weighed, and counts so many times.
+        seed: of the prompt and of what is proposed; tasks have their own.
+        batch_size: sequences that a task reads at once.
+    """
+
+    memory: int | None = None
+    quality: float = 0.98
+    latency: float | None = None
+    tasks: tuple[Task, ...]
+    length: int = 1024
+    batch: int = 1
+    seed: int = 0
+    batch_size: int = 8
+
+    def require_sense(self, loaded: Loaded) -> None:
+        """Refuses limits that no recipe can meet, or that ask for nothing.
+
+        Raises:
+            InputError: a limit or a number makes no sense.
+        """
+        if self.memory is None and self.latency is None:
+            raise InputError("nothing is limited; give the most memory, the most time, or both")
+        if not 0 < self.quality <= 1:
+            raise InputError(f"quality={self.quality} makes no sense; allowed is more than 0 and at most 1")
+        if self.latency is not None and not self.latency > 0:
+            raise InputError(f"latency={self.latency} makes no sense; allowed is a ratio to dense above 0")
+        for name, value in {"length": self.length, "batch": self.batch, "batch_size": self.batch_size}.items():
+            if value < 1:
+                raise InputError(f"{name}={value} makes no sense; allowed is 1 or more")
+        weights = weight_bytes(loaded.model)
+        if self.memory is not None and self.memory <= weights:
+            raise InputError(
+                f"memory={bytes_(self.memory)} makes no sense: the weights alone take {bytes_(weights)}, and no "
+                "registered method makes them smaller"
+            )
+        require_positions(loaded.model, self.length + DECODED, f"length={self.length} and {DECODED} decoded tokens")
+
+    def misses(self, memory: float | None, quality: float | None, latency: float | None) -> tuple[float, float, float]:
+        """By which share each limit is missed; 0 where it is met, is none, or nothing is known."""
+        return (
+            max(memory / self.memory - 1, 0.0) if memory is not None and self.memory else 0.0,
+            max(1 - quality / self.quality, 0.0) if quality is not None else 0.0,
+            max(latency / self.latency - 1, 0.0) if latency is not None and self.latency else 0.0,
+        )
+
+
+class SearchWatch(Protocol):
+    """Told how a search goes on."""
+
+    def progress(self, what: str, done: int, total: int) -> None:
+        """A part of a trial goes on."""
+
+    def tries(self, recipe: Recipe) -> None:
+        """A recipe is about to be tried."""
+
+    def has_tried(self, tried: Sequence[Tried], wanted: int) -> None:
+        """Everything that was tried so far, and how many recipes are to be."""
+
+
+class Search:
+    """A search that can be killed at any moment, and goes on where it was.
+
+    Args:
+        loaded: the model.
+        aim: what is searched for.
+        store: keeps what tasks found, and, in the same database, what was tried.
+        watch: told how it goes on.
+
+    Attributes:
+        dense_memory: bytes of the dense model's weights and caches.
+        calibrations: by the task's text.
+
+    Raises:
+        InputError: the aim makes no sense, or the dense model is no better than a guesser.
+    """
+
+    def __init__(self, loaded: Loaded, aim: Aim, store: Store, watch: SearchWatch) -> None:
+        aim.require_sense(loaded)
+        self._loaded, self._aim, self._store, self._watch = loaded, aim, store, watch
+        self._weights = weight_bytes(loaded.model)
+        self._prompt: Any = timed_prompt(loaded.tokenizer, aim.length, aim.seed).to(loaded.model.device)
+        self._few = tuple(fewer(task) for task in aim.tasks)
+        self._asked = ask(loaded, (), aim.tasks, length=aim.length, seed=aim.seed)
+        self._dense_run = run_once(Subject(loaded.model, loaded.tokenizer), self._prompt)
+        self.dense_memory = self._memory(self._dense_run)
+        self.calibrations = {str(task): task.calibrate(loaded.tokenizer) for task in (*self._few, *aim.tasks)}
+
+    def run(self, trials: int, minutes: float | None = None) -> list[Tried]:
+        """Tries recipes until so many were tried on examples, those of earlier runs of this search counted.
+
+        A recipe that takes too much memory comes again with its knob turned until it just meets the limit.
+
+        Args:
+            trials: how many.
+            minutes: after so many it ends in any case.
+
+        Raises:
+            StoreError: the database cannot be read or written.
+            InputError: the dense model is no better than a guesser.
+        """
+        ends = time.monotonic() + 60 * minutes if minutes is not None else math.inf
+        self._require_telling()
+        found = space(without=self._cannot())
+        proposals = Proposals(self._store.url, self._name(found), self._aim.seed)
+        proposals.enqueue([found.decisions(recipe) for recipe in found.alone(self._start())])
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", PithWarning)  # they stand beside what is measured afresh
+            while self._is_left(proposals.tried, trials) and time.monotonic() < ends:
+                recipe = proposals.ask(found)
+                if recipe is None:
+                    break
+                self._watch.tries(recipe)
+                tried = self._try(recipe)
+                proposals.tell(tried, self._aim.misses(tried.memory, tried.quality, tried.latency))
+                self._watch.has_tried(proposals.tried, trials)
+                if lighter := self._lighter(recipe, tried):
+                    proposals.enqueue([found.decisions(lighter)])
+        return proposals.tried
+
+    def _is_left(self, tried: Sequence[Tried], trials: int) -> bool:
+        """Whether more is to be tried: so many are tried on examples, and at most a few times as many weighed."""
+        return len(tried) < WEIGHED * trials and sum(t.examples > 0 for t in tried) < trials
+
+    def _lighter(self, recipe: Recipe, tried: Tried) -> Recipe | None:
+        """Of a recipe that takes too much, the one that just meets the limit of memory; None where none does."""
+        limit = self._aim.memory
+        if limit is None or tried.memory is None or tried.memory <= limit:
+            return None
+        run = run_once(self._subject(recipe), self._prompt)
+        grown = max(run.decoded_bytes - run.prefill_bytes, 0)
+        nbytes = (limit - self._weights) // self._aim.batch - grown
+        if nbytes < 1:
+            return None
+        aim = self._aim
+        found, _ = recipes_at(self._loaded, [recipe], nbytes=nbytes, length=aim.length, seed=aim.seed)
+        return found[1] if len(found) > 1 and len(found[1]) else None
+
+    def _try(self, recipe: Recipe) -> Tried:
+        """A recipe as far as it is worth it: bytes, few examples, time, all examples."""
+        text, aim = str(recipe), self._aim
+        try:
+            memory = self._memory(run_once(self._subject(recipe), self._prompt))
+            tried = Tried(text, memory, None, None, 0)
+            if aim.memory is not None and memory > aim.memory:
+                return replace(tried, given_up=f"it takes {bytes_(memory)}")
+            few, could = self._quality(recipe, self._few)
+            examples = min(quality.n for quality in few.values())
+            tried = replace(tried, quality=self._kept(self._few, few), examples=examples)
+            if could < aim.quality:
+                return replace(tried, given_up=f"{examples} examples show that it keeps less")
+            seconds = speed(*run_pairs(self._subject(recipe), self._prompt, PAIRS, self._told("speed")))
+            tried = replace(tried, latency=seconds.decode_ratio)
+            if aim.latency is not None and seconds.decode_ratio * (1 - seconds.spread) > aim.latency:
+                return replace(tried, given_up=f"a token takes {seconds.decode_ratio:.2f}x the dense model's time")
+            every, _ = self._quality(recipe, aim.tasks)
+            return replace(tried, quality=self._kept(aim.tasks, every), examples=min(q.n for q in every.values()))
+        except StoreError:
+            raise
+        except PithError as error:
+            return Tried(text, None, None, None, 0, given_up=str(error))
+
+    def _quality(self, recipe: Recipe, tasks: Sequence[Task]) -> tuple[dict[str, Quality], float]:
+        """What tasks find, up to the first that shows that too little is kept; the share that could be kept at best."""
+        found: dict[str, Quality] = {}
+        could = math.inf
+        for task in tasks:
+            found[str(task)] = mine = self._answer(recipe, task)
+            could = min(could, could_keep(task, mine, self._answer(Recipe(), task), self.calibrations[str(task)]))
+            if tasks is self._few and could < self._aim.quality:
+                break
+        return found, could
+
+    def _kept(self, tasks: Sequence[Task], found: Mapping[str, Quality]) -> float:
+        return min(
+            kept(task, found[str(task)], self._answer(Recipe(), task), self.calibrations[str(task)])
+            for task in tasks
+            if str(task) in found
+        )
+
+    def _answer(self, recipe: Recipe, task: Task) -> Quality:
+        """What a task finds, from the store where it is there."""
+        key = self._asked.key(recipe, task)
+        stored = self._store.get(Answer, key)
+        if stored is None:
+            stored = answer(
+                self._loaded, recipe, task, batch_size=self._aim.batch_size, progress=self._watch.progress
+            )  # fmt: skip
+            self._store.put(key, stored, self._asked.of(recipe, task))
+        return stored.quality
+
+    def _require_telling(self) -> None:
+        for task in self._aim.tasks:
+            require_telling(task, self._answer(Recipe(), task), self.calibrations[str(task)])
+
+    def _cannot(self) -> list[str]:
+        """The methods that the model cannot take, even alone."""
+        cannot = []
+        for name, method in methods().items():
+            try:
+                run_once(self._subject(Recipe([method()])), self._prompt[:, :PROBE], tokens=1)
+            except PithError:
+                cannot.append(name)
+        return cannot
+
+    def _start(self) -> float:
+        """Where a knob stands at first: as far along its sweep as the limit of memory along the dense cache."""
+        if self._aim.memory is None:
+            return 0.5
+        return min((self._aim.memory - self._weights) / (self.dense_memory - self._weights), 1.0)
+
+    def _name(self, found: Space) -> str:
+        """The search's name: equal for equal searches only."""
+        aim = {k: v for k, v in asdict(self._aim).items() if k != "tasks"} | {"names": found.names}
+        asked = [self._asked.of(Recipe(), task) for task in self._aim.tasks]
+        return "pith fit " + hashlib.sha256(json.dumps([aim, asked], sort_keys=True).encode()).hexdigest()[:32]
+
+    def _memory(self, run: Run) -> int:
+        return self._weights + self._aim.batch * max(run.prefill_bytes, run.decoded_bytes)
+
+    def _subject(self, recipe: Recipe) -> Subject:
+        return Subject(self._loaded.model, self._loaded.tokenizer, recipe)
+
+    def _told(self, what: str) -> Any:
+        return lambda done, total: self._watch.progress(what, done, total)
+
+
+def fewer(task: Task) -> Task:
+    """The task with fewer examples, where it lets their number be chosen."""
+    count = getattr(task, "count", None)
+    return replace(task, count=max(count // FEW, min(FEWEST, count))) if isinstance(count, int) else task

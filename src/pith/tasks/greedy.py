@@ -1,0 +1,185 @@
+"""Answering prompts by greedy decoding, many at once; the question may come only after the cache was made smaller."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import takewhile
+from typing import Any
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaList
+
+from pith.core import InputError, ModelError
+from pith.tasks.base import Progress, Query
+from pith.tasks.stream import last_only
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What a model reads before it answers.
+
+    Attributes:
+        context, question: its tokens; one after the other they are the tokens of the whole text.
+        most: the most tokens that its answer may have.
+        stop: texts before which its answer ends, where it comes to one.
+    """
+
+    context: tuple[int, ...]
+    question: tuple[int, ...]
+    most: int
+    stop: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, tokenizer: Any, context: str, question: str, most: int, chat: bool = False) -> Prompt:
+        """The prompt of two texts.
+
+        Args:
+            tokenizer: the model's.
+            context, question: what is read; the tokens are those of both texts as one, and a token that reaches over
+                the border between them is the question's.
+            most: the most tokens that the answer may have.
+            chat: whether both stand as the user's words in the tokenizer's chat template.
+
+        Raises:
+            InputError: the tokenizer has no chat template.
+        """
+        head, whole = (_in_template if chat else _plain)(tokenizer, context, question)
+        common = takewhile(lambda pair: pair[0] == pair[1], zip(head, whole, strict=False))
+        border = sum(1 for _ in common)
+        return cls(tuple(whole[:border]), tuple(whole[border:]), most)
+
+
+def greedy(
+    model: Any,
+    tokenizer: Any,
+    prompts: Sequence[Prompt],
+    query: Query = "aware",
+    batch_size: int = 8,
+    progress: Progress | None = None,
+) -> list[str]:
+    """What the model answers to each prompt, as text; it does not depend on the batch size.
+
+    Args:
+        model: a Transformers causal language model, with a recipe applied or not.
+        tokenizer: its tokenizer.
+        prompts: what is read.
+        query: "aware" reads context and question as one prompt. "agnostic" reads the context as a prompt of its own, so
+            that a recipe makes the cache smaller before the question is known, then the question through that cache.
+        batch_size: prompts that are read at once. Questions of one length are read together, because padding between
+            context and question would be seen.
+        progress: told how it goes on.
+
+    Raises:
+        ModelError: the model keeps no cache of what it has read, which "agnostic" needs.
+    """
+    texts = [""] * len(prompts)
+    done = 0
+    for batch in _batches(prompts, query, batch_size):
+        rows = [prompts[index] for index in batch]
+        for index, answer in zip(batch, _answered(model, tokenizer, rows, query), strict=True):
+            text = tokenizer.decode(answer[: prompts[index].most], skip_special_tokens=True)
+            for stop in prompts[index].stop:
+                text = text.partition(stop)[0]
+            texts[index] = text
+        done += len(batch)
+        if progress:
+            progress(done, len(prompts))
+    return texts
+
+
+def _batches(prompts: Sequence[Prompt], query: Query, batch_size: int) -> Iterator[list[int]]:
+    groups: dict[int, list[int]] = {}
+    for index, prompt in enumerate(prompts):
+        groups.setdefault(len(prompt.question) if query == "agnostic" else 0, []).append(index)
+    for group in groups.values():
+        yield from (group[start : start + batch_size] for start in range(0, len(group), batch_size))
+
+
+@torch.no_grad()
+def _answered(model: Any, tokenizer: Any, prompts: Sequence[Prompt], query: Query) -> list[list[int]]:
+    pad = next(token for token in (tokenizer.pad_token_id, tokenizer.eos_token_id, 0) if token is not None)
+    ids, mask = _padded([p.context + p.question for p in prompts], pad, model.device)
+    # what a checkpoint's own settings would change is said here: sampling, beams, penalties
+    settings = GenerationConfig(
+        max_new_tokens=max(p.most for p in prompts),
+        do_sample=False,
+        num_beams=1,
+        repetition_penalty=1.0,
+        pad_token_id=pad,
+        eos_token_id=getattr(getattr(model, "generation_config", None), "eos_token_id", None),
+        use_cache=True,
+    )
+    held: dict[str, Any] = {}
+    if query == "agnostic":
+        known = ids.shape[1] - len(prompts[0].question)
+        held["past_key_values"] = _read(model, ids[:, :known], mask[:, :known])
+    if all(p.stop for p in prompts):
+        held["stopping_criteria"] = StoppingCriteriaList([_Stopped(tokenizer, prompts, ids.shape[1])])
+    out = model.generate(input_ids=ids, attention_mask=mask, generation_config=settings, **held)
+    answers: list[list[int]] = out[:, ids.shape[1] :].tolist()
+    return answers
+
+
+class _Stopped(StoppingCriteria):  # type: ignore[misc]
+    """Ends the answers that have come to where they stop.
+
+    Args:
+        tokenizer: the model's.
+        prompts: the batch's.
+        begin: the place at which the answers begin.
+    """
+
+    def __init__(self, tokenizer: Any, prompts: Sequence[Prompt], begin: int) -> None:
+        self._tokenizer, self._prompts, self._begin = tokenizer, prompts, begin
+
+    def __call__(self, input_ids: Tensor, scores: Any, **_: Any) -> Tensor:
+        """Of each row, whether it is done."""
+        texts = [self._tokenizer.decode(row, skip_special_tokens=True) for row in input_ids[:, self._begin :].tolist()]
+        done = [any(stop in text for stop in p.stop) for p, text in zip(self._prompts, texts, strict=True)]
+        return torch.tensor(done, device=input_ids.device)
+
+
+def _read(model: Any, ids: Int[Tensor, "batch tokens"], mask: Int[Tensor, "batch tokens"]) -> Any:
+    """The cache of a model that has read some text."""
+    extra: dict[str, Any] = dict(last_only(model))
+    if "position_ids" in inspect.signature(model.forward).parameters:
+        extra["position_ids"] = (mask.cumsum(dim=-1) - 1).clamp(min=0)  # as `generate` counts them
+    cache = getattr(model(input_ids=ids, attention_mask=mask, use_cache=True, **extra), "past_key_values", None)
+    if cache is None:
+        raise ModelError(f"{type(model).__name__} gives no key-value cache back, so a question cannot come afterwards")
+    return cache
+
+
+def _padded(rows: Sequence[Sequence[int]], pad: int, device: Any) -> tuple[Tensor, Tensor]:
+    """Rows of unequal length as one tensor, padded on the left, and which of its places are no padding."""
+    tokens = [torch.tensor(row) for row in rows]
+    ids = pad_sequence(tokens, batch_first=True, padding_value=pad, padding_side="left")
+    mask = pad_sequence([torch.ones_like(row) for row in tokens], batch_first=True, padding_side="left")
+    return ids.to(device), mask.to(device)
+
+
+def _plain(tokenizer: Any, context: str, question: str) -> tuple[list[int], list[int]]:
+    def encode(text: str) -> list[int]:
+        return list(tokenizer(text, verbose=False).input_ids)
+
+    return encode(context), encode(context + question)
+
+
+def _in_template(tokenizer: Any, context: str, question: str) -> tuple[list[int], list[int]]:
+    if not getattr(tokenizer, "chat_template", None):
+        raise InputError(
+            f"chat=True is not allowed: the tokenizer {type(tokenizer).__name__} has no chat template; allowed is False"
+        )
+    words = [{"role": "user", "content": context + question}]
+    text: str = tokenizer.apply_chat_template(words, tokenize=False, add_generation_prompt=True)
+    head = text[: text.rindex(question.strip())]
+
+    def encode(part: str) -> list[int]:
+        return list(tokenizer(part, add_special_tokens=False, verbose=False).input_ids)
+
+    return encode(head), encode(text)

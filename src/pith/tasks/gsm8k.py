@@ -1,0 +1,158 @@
+"""Grade-school mathematics in words, from a local file."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from random import Random
+from typing import Any, ClassVar
+
+from pith.core import InputError, param
+from pith.models import Subject, require_positions
+from pith.tasks.base import Calibration, Progress, Quality, Query, Task
+from pith.tasks.greedy import Prompt, greedy
+from pith.tasks.interval import wilson_interval
+
+MARK = "####"
+"""What stands before the final number of a worked answer."""
+
+STOP = "Question:"
+"""With what a model that has answered goes on."""
+
+_NUMBER = r"(?:(?<!\w)-)?(?:\d+(?:\.\d+)?|\.\d+)"
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A question, its worked answer, and the number at the end of that."""
+
+    question: str
+    answer: str
+    number: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class GSM8K(Task):
+    """Grade-school mathematics in words (arXiv 2110.14168): worked examples, a question, and the number at the end of
+    the model's own worked answer.
+
+        correct = (number after the first "####", else the last number) = (number after "####" in the reference)
+
+    Thousands separators, `$` and a full stop at the end do not count; apart from that numbers are compared as written.
+    The file has one JSON object a line with `question` and `answer`, as the authors publish them. Examples and
+    questions are drawn from it without repetition; every question has the same worked examples. Greedy decoding, up to
+    where the model asks the next question itself.
+    """
+
+    name: ClassVar[str] = "gsm8k"
+    metric: ClassVar[str] = "exact match"
+
+    path: str | None = param(None, "path of the JSON Lines file; one must be given")
+    shots: int = param(8, "worked examples before the question", ge=0)
+    count: int = param(100, "questions", ge=1)
+    max_new_tokens: int = param(256, "most tokens of an answer", ge=1)
+    flexible: bool = param(True, "whether the last number counts where there is no '####'")
+    chat: bool = param(False, "whether examples and question stand in the tokenizer's chat template")
+    seed: int = param(0, "of the draw of examples and questions", ge=0)
+
+    @property
+    def asks(self) -> Query:
+        """The question stands in the prompt."""
+        return "aware"
+
+    def run(self, subject: Subject, batch_size: int = 8, progress: Progress | None = None) -> Quality:
+        """Measures the subject; `scores` are 1 for the right number and 0 for any other.
+
+        Raises:
+            InputError: the file will not do, the prompts are too long, or the tokenizer has no chat template.
+        """
+        examples, problems = self.problems()
+        context = "".join(f"Question: {one.question}\nAnswer: {one.answer}\n\n" for one in examples)
+        prompts = [
+            Prompt.of(subject.tokenizer, context, f"Question: {one.question}\nAnswer:", self.max_new_tokens, self.chat)
+            for one in problems
+        ]
+        longest = max(len(prompt.context) + len(prompt.question) for prompt in prompts)
+        what = f"{self.name}: shots={self.shots} with max_new_tokens={self.max_new_tokens}"
+        require_positions(subject.model, longest + self.max_new_tokens, what)
+        prompts = [replace(prompt, stop=(STOP,)) for prompt in prompts]
+        with subject.applied() as model:
+            replies = greedy(model, subject.tokenizer, prompts, batch_size=batch_size, progress=progress)
+        scores = [self.score(reply, problem) for reply, problem in zip(replies, problems, strict=True)]
+        low, high = wilson_interval(round(sum(scores)), self.count)
+        return Quality(sum(scores) / self.count, low, high, self.count, tuple(scores))
+
+    def calibrate(self, tokenizer: Any) -> Calibration:
+        """An oracle writes the reference; a guesser writes that of another question, any of the file's."""
+        every, (_, problems) = _problems(self.path), self.problems()
+        numbers = Counter(problem.number for problem in every)
+        chance = sum(numbers[problem.number] - 1 for problem in problems) / (len(every) - 1) if len(every) > 1 else 0.0
+        oracle = sum(self.score(problem.answer, problem) for problem in problems)
+        return Calibration(oracle / self.count, chance / self.count)
+
+    def problems(self) -> tuple[tuple[Problem, ...], tuple[Problem, ...]]:
+        """The worked examples and the questions; more questions do not change the first ones.
+
+        Raises:
+            InputError: the file cannot be read, has a line that is no problem, or too few of them.
+        """
+        every = _problems(self.path)
+        if self.shots + self.count > len(every):
+            allowed = f"at most {len(every) - self.shots}" if len(every) > self.shots else "fewer shots"
+            raise InputError(
+                f"{self.name}: {self.path} has {len(every)} problems, too few for shots={self.shots} and "
+                f"count={self.count}; allowed is {allowed}"
+            )
+        drawn = Random(self.seed).sample(every, len(every))
+        return tuple(drawn[: self.shots]), tuple(drawn[self.shots : self.shots + self.count])
+
+    def score(self, reply: str, problem: Problem) -> float:
+        """1 where the reply's number is the problem's, else 0."""
+        return float(number_of(reply, self.flexible) == problem.number)
+
+
+def number_of(reply: str, flexible: bool = True) -> str | None:
+    """The number that a reply gives as its answer, as plain digits; None where it gives none.
+
+    Args:
+        reply: a worked answer.
+        flexible: whether the last number is taken where none follows "####".
+    """
+    plain = re.sub(r"(?<=\d),(?=\d{3}(?!\d))", "", reply.replace("$", ""))
+    marked = re.search(rf"{MARK}\s*({_NUMBER})", plain)
+    if marked:
+        return marked[1]
+    numbers = re.findall(_NUMBER, plain) if flexible else []
+    return numbers[-1] if numbers else None
+
+
+@lru_cache(maxsize=4)  # every recipe of a comparison is asked the same
+def _problems(path: str | None) -> tuple[Problem, ...]:
+    if path is None:
+        raise InputError("gsm8k: path=None is not allowed; allowed is a JSON Lines file, such as path='gsm8k.jsonl'")
+    try:
+        lines = Path(path).read_text(encoding="utf-8").split("\n")
+    except OSError as error:
+        raise InputError(f"gsm8k: path={path!r} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise InputError(f"gsm8k: path={path!r} is no text in UTF-8") from None
+    return tuple(_problem(path, place, line) for place, line in enumerate(lines, start=1) if line.strip())
+
+
+def _problem(path: str, place: int, line: str) -> Problem:
+    where = f"gsm8k: line {place} of {path}"
+    try:
+        row = json.loads(line)
+    except ValueError:
+        raise InputError(f"{where} is no JSON; allowed is one object a line") from None
+    for field in ("question", "answer"):
+        if not isinstance(row, dict) or not isinstance(row.get(field), str):
+            raise InputError(f"{where} has no text {field!r}; each line has 'question' and 'answer'")
+    number = number_of(row["answer"], flexible=False)
+    if number is None:
+        raise InputError(f"{where} has no number after {MARK!r} in its answer")
+    return Problem(row["question"], row["answer"], number)

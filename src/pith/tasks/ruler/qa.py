@@ -1,0 +1,92 @@
+"""Questions about people: RULER's two tasks of answering, over generated facts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from random import Random
+from typing import ClassVar
+
+from pith.core import param
+from pith.tasks import generate
+from pith.tasks.generated import Generated, default
+from pith.tasks.room import Room
+from pith.tasks.scoring import Match
+
+FIRST = """Ada Bruno Carla Dario Edda Felix Greta Hugo Irma Jonas Klara Lars Mira Nils Olga Pablo Rita Stefan Tilda
+Ulrich Vera Walter Yvonne Zeno Alma Boris Celia Dora Emil Flora Gustav Hanna Ivan Julia Kurt Lena""".split()
+LAST = """Adler Becker Cole Dunn Engel Fischer Grant Huber Ingram Jansen Keller Lang Moser Nolan Otto Peters Quinn
+Reuter Sommer Tanner Unger Vogel Weber Young Ziegler Abbott Brandt Carver Decker Ellis Foster Gruber Holt Irving
+Jensen Kramer""".split()
+CITIES = """Lisbon Oslo Vienna Dublin Prague Athens Madrid Warsaw Helsinki Budapest Toronto Boston Denver Chicago Lima
+Quito Bogota Santiago Cairo Tunis Nairobi Accra Tokyo Osaka Seoul Manila Jakarta Delhi Sydney Perth Auckland
+Reykjavik""".split()
+TRADES = """baker carpenter dentist farmer gardener jeweller lawyer nurse painter pilot plumber sailor tailor teacher
+waiter weaver""".split()
+KIN = ("brother", "sister", "neighbour", "teacher", "boss", "cousin")
+
+MOST = len(FIRST) * len(LAST)
+"""People at most."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class QA(Generated):
+    """How often the model answers a question about a person: the share of replies that hold the answer.
+
+    The context is short documents, one a person, in random order: where the person lives, what the person does, and
+    who somebody of the family or from work is. The question leads from a person, over as many others as there are hops
+    more than one, to a city. It is filled with more people. A guesser names a city that stands in the context. The
+    interval is Wilson's.
+
+    Deviates from RULER (arXiv 2404.06654), which takes paragraphs and questions from SQuAD and HotpotQA; here people are
+    made up, so that no model knows the answers beforehand.
+    """
+
+    metric: ClassVar[str] = "share of the answers found"
+    match: ClassVar[Match] = "any"
+
+    hops: int = param(1, "documents that must be read to answer", ge=1, le=len(KIN))
+
+    def draw(self, rng: Random, room: Room) -> generate.Example:
+        """Documents, one a person."""
+        state = rng.random()
+        return room.filled(lambda more: self._documents(Random(state), self.hops + 1 + more), 0, MOST - self.hops - 1)
+
+    def _documents(self, rng: Random, people: int) -> generate.Example:
+        persons = [(FIRST[n % len(FIRST)], LAST[n // len(FIRST)]) for n in rng.sample(range(MOST), people)]
+        names = [" ".join(person) for person in persons]
+        homes = [rng.choice(CITIES) for _ in names]
+        # the first `hops` people are the chain that is asked for; everybody else knows somebody too
+        known = [i + 1 if i < self.hops else (i + rng.randrange(1, people)) % people for i in range(people)]
+        kin = [rng.choice(KIN) for _ in names]
+        documents = [
+            f"\n{name} is a {rng.choice(TRADES)} and lives in {home}. The {tie} of {name} is {names[other]}."
+            for name, home, tie, other in zip(names, homes, kin, known, strict=True)
+        ]
+        order = rng.sample(range(people), people)
+        who = names[0]
+        for step in range(self.hops - 1):
+            who = f"the {kin[step]} of {who}"
+        answer = homes[self.hops - 1]
+        return generate.Example(
+            context="".join(documents[index] for index in order),
+            question=f"\n\nQuestion: In which city does {who} live?\nAnswer:",
+            answer=f" {answer}",
+            candidates=tuple(dict.fromkeys(homes)),
+            depth=order.index(self.hops - 1) / max(people - 1, 1),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class QA1(QA):
+    """RULER's qa_1: a question that one document answers."""
+
+    name: ClassVar[str] = "qa_1"
+
+
+@dataclass(frozen=True, kw_only=True)
+class QA2(QA):
+    """RULER's qa_2: a question that takes two documents to answer."""
+
+    name: ClassVar[str] = "qa_2"
+
+    hops: int = default(QA, "hops", 2)

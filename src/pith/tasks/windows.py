@@ -1,0 +1,143 @@
+"""Windows of a text: a context, and the tokens after it whose losses are looked at."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from pith.core import InputError, param
+from pith.models import Subject, require_positions
+from pith.tasks.base import Calibration, Progress, Quality, Task
+from pith.tasks.heldout import heldout_text
+from pith.tasks.stream import Stream
+from pith.tasks.text import beginning, tokens_of
+
+
+@dataclass(frozen=True, kw_only=True)
+class Windows(Task):
+    """A task that reads windows of a text and makes a score of the losses of what follows each context.
+
+    The text is cut into `count` equal parts; in each, one window begins at a random place. Its first `length` tokens
+    are read as one prompt, the others `chunk` at a time: one by one, as when decoding, so that methods which act at
+    every step do, or several, each chunk a prompt of its own. A small `length` with a large `scored` shows by its curve
+    whether quality falls with distance.
+
+    Class attributes:
+        oracle: the score of one who knows every token.
+    """
+
+    oracle: ClassVar[float]
+    higher_is_better: ClassVar[bool] = False
+
+    text: str | None = param(None, "path of a text file; none is Python's language reference, which is held out")
+    length: int = param(1024, "tokens of the context, the one that begins a sequence included", ge=2)
+    scored: int = param(128, "tokens after the context that are scored", ge=1)
+    chunk: int = param(1, "scored tokens that are read at once; with 1 as when decoding, with more as a prompt", ge=1)
+    bins: int = param(8, "equal stretches of the scored tokens, each a point of the curve", ge=1)
+    count: int = param(16, "windows", ge=2)
+    seed: int = param(0, "of the places where the windows begin", ge=0)
+
+    @abstractmethod
+    def quality(self, losses: Float[Tensor, "count scored"], tokenizer: Any) -> Quality:
+        """The score of negative log-likelihoods, in nats, of every scored token."""
+
+    def run(self, subject: Subject, batch_size: int = 8, progress: Progress | None = None) -> Quality:
+        """Measures the subject; see `quality` for what `scores` and `curve` are.
+
+        Raises:
+            InputError: the file cannot be read, or the text is too short or the windows too long.
+        """
+        require_positions(subject.model, self.length + self.scored, f"{self.name}: length + scored")
+        windows, losses = self.windows(subject.tokenizer), []
+        with subject.applied() as model:
+            for start in range(0, self.count, batch_size):
+                batch = windows[start : start + batch_size].to(model.device)
+                losses.append(self._losses(model, batch).double().cpu())
+                if progress:
+                    progress(min(start + batch_size, self.count), self.count)
+        return self.quality(torch.cat(losses), subject.tokenizer)
+
+    def calibrate(self, tokenizer: Any) -> Calibration:
+        """A guesser knows how often each token stands in the text, and nothing of what came before.
+
+            p(token) = (its number in the text + 1) / (tokens of the text + size of the vocabulary)
+        """
+        tokens = tokens_of(tokenizer, self._read())
+        counts = Counter(tokens)
+        scored = self.windows(tokenizer)[:, self.length :]
+        seen = torch.tensor([[counts[token] for token in row] for row in scored.tolist()]).double()
+        losses = -((seen + 1) / (len(tokens) + len(tokenizer))).log()
+        return Calibration(self.oracle, self.quality(losses, tokenizer).value)
+
+    def windows(self, tokenizer: Any) -> Int[Tensor, "count tokens"]:
+        """The windows, context and scored tokens; each begins as the tokenizer begins a sequence.
+
+        Raises:
+            InputError: the file cannot be read, or the text is too short for so many windows.
+        """
+        begin, tokens = beginning(tokenizer), tokens_of(tokenizer, self._read())
+        size = self.length + self.scored - len(begin)
+        return torch.tensor([begin + tokens[start : start + size] for start in self._starts(tokenizer)])
+
+    def edges(self) -> list[int]:
+        """Where the curve's stretches begin, in scored tokens, and where the last one ends."""
+        bins = min(self.bins, self.scored)
+        return [index * self.scored // bins for index in range(bins + 1)]
+
+    def stretches(self, tokenizer: Any, around: int) -> list[tuple[tuple[int, ...], int]]:
+        """Of each window its scored tokens, with the text's next `around` tokens on both sides, and how many of these
+        stand before.
+        """
+        tokens, found = tokens_of(tokenizer, self._read()), []
+        for start in self._starts(tokenizer):
+            first = start + self.length - len(beginning(tokenizer))
+            before = min(around, first)
+            found.append((tokens[first - before : first + self.scored + around], before))
+        return found
+
+    def _starts(self, tokenizer: Any) -> list[int]:
+        tokens = len(tokens_of(tokenizer, self._read()))
+        size, part = self.length + self.scored - len(beginning(tokenizer)), tokens // self.count
+        if part < size:
+            fit = tokens // size
+            allowed = f"are at most {fit}" if fit > 1 else "is a longer text, or shorter windows"
+            raise InputError(
+                f"{self.name}: count={self.count} windows of {size} tokens do not fit into a text of {tokens}; "
+                f"allowed {allowed}"
+            )
+        rng = Random(self.seed)
+        return [index * part + rng.randrange(part - size + 1) for index in range(self.count)]
+
+    def _read(self) -> str:
+        if self.text is None:
+            return heldout_text()
+        try:
+            return Path(self.text).read_text(encoding="utf-8")
+        except OSError as error:
+            raise InputError(f"{self.name}: text={self.text!r} cannot be read: {error.strerror}") from None
+        except UnicodeDecodeError:
+            raise InputError(f"{self.name}: text={self.text!r} is no text in UTF-8") from None
+
+    def _losses(self, model: Any, windows: Int[Tensor, "batch tokens"]) -> Float[Tensor, "batch scored"]:
+        """The negative log-likelihood of every scored token."""
+        stream, targets = Stream(model), windows[:, self.length :]
+        losses = [_loss(stream.read(windows[:, : self.length])[:, None], targets[:, :1])]
+        for start in range(0, self.scored - 1, self.chunk):
+            end = min(start + self.chunk, self.scored - 1)
+            losses.append(_loss(stream.read_each(targets[:, start:end]), targets[:, start + 1 : end + 1]))
+        return torch.cat(losses, dim=1)
+
+
+def _loss(
+    logits: Float[Tensor, "batch new vocabulary"], targets: Int[Tensor, "batch new"]
+) -> Float[Tensor, "batch new"]:
+    return F.cross_entropy(logits.float().transpose(1, 2), targets, reduction="none")
