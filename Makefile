@@ -1,14 +1,17 @@
 # Two commands for a fresh machine with Python 3.11, pip and make:
 #   make demo    installs, compares cache methods on the built-in model and says where the results are
 #   make test    installs with the development tools and runs the whole suite
+# and for the documentation, with the same tools:
+#   make docs    builds the site into site/; make docs-serve shows it, and follows what you write
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 WORKERS ?= 2
 export HF_HUB_OFFLINE ?= 1
+export NO_MKDOCS_2_WARNING ?= 1
 
-.PHONY: demo test lint format clean
+.PHONY: demo test lint format docs docs-serve clean
 
 # torch first and by the constraints: whatever comes later is content with the tested version
 $(VENV)/installed: pyproject.toml constraints.txt
@@ -39,5 +42,12 @@ format: $(VENV)/installed-dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+docs: $(VENV)/installed-dev
+	$(BIN)/mkdocs build --strict --quiet
+	@echo "The documentation: site/index.html"
+
+docs-serve: $(VENV)/installed-dev
+	$(BIN)/mkdocs serve --watch src --watch benchmarks/results
+
 clean:
-	rm -rf $(VENV) demo build dist
+	rm -rf $(VENV) demo build dist site

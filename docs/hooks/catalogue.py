@@ -8,13 +8,14 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from figures import measured
 from marked import block, plain, table
-from results import measured
 
 import pith
 from pith.core import Method, Parameter
 from pith.core.parameters import written
 from pith.tasks import Task, tasks
+from pith.tasks.registry import SUITES
 
 TESTS = Path(__file__).parents[2] / "tests"
 FIRST = ("eviction", "allocation", "storage", "reading")
@@ -33,7 +34,8 @@ RUN_OVER = {
 def pages() -> dict[str, str]:
     """Every page, by its path."""
     cards = {f"methods/{name}.md": card(method) for name, method in pith.methods().items()}
-    return {"methods/index.md": methods_page(), "tasks.md": tasks_page(), **cards}
+    asked = {f"tasks/{name}.md": task_card(task) for name, task in tasks().items()}
+    return {"methods/index.md": methods_page(), "tasks/index.md": tasks_page(), **cards, **asked}
 
 
 def methods_nav() -> list[Any]:
@@ -45,9 +47,10 @@ def methods_nav() -> list[Any]:
     ]
 
 
-def tasks_nav() -> str:
-    """One page."""
-    return "tasks.md"
+def tasks_nav() -> list[Any]:
+    """The table first, then the tasks, those of a suite together."""
+    groups = {name: [{t.name: f"tasks/{t.name}.md"} for t in members] for name, members in task_groups().items()}
+    return [{"All tasks": "tasks/index.md"}, *groups.pop(""), *({name: pages} for name, pages in groups.items())]
 
 
 def methods_page() -> str:
@@ -56,15 +59,15 @@ def methods_page() -> str:
     text = [
         "# The methods",
         f"{len(found)} methods are registered. A recipe holds one answer to each question, so that "
-        "`ada_kv(snapkv(budget=0.25)) + kivi(bits=2)` is a recipe; one that cannot be is refused when it is built, with the "
-        "reason. This page and the cards behind it are made from the registry: what stands here is what the code says.",
+        "`ada_kv(snapkv(budget=0.25)) + kivi(bits=2)` is a recipe; one that cannot be is refused when it is built, "
+        "with the reason. This page and the cards behind it are made from the registry: what stands here is what the "
+        "code says.",
     ]
     for question, answers in groupby(sorted(found.values(), key=told), key=lambda m: m.question):
-        rows = [
-            (f"[`{m.name}`]({m.name}.md)", m.contract, plain(first_sentence(m.doc("summary"))), paper_link(m))
-            for m in answers
-        ]
-        text += [f"## {question.capitalize()}", table(["method", "contract", "what it does", "paper"], rows)]
+        text.append(f"## {sentence(question)}")
+        for contract, members in groupby(answers, key=lambda m: m.contract):
+            rows = [(f"{linked(m.name)} <small>{paper_link(m)}</small>", told_shortly(m)) for m in members]
+            text += [f"Contract `{contract}`:", table(["method and paper", "what it does"], rows)]
     return "\n\n".join(text)
 
 
@@ -124,20 +127,41 @@ def first_line(path: Path) -> str:
     return (ast.get_docstring(ast.parse(path.read_text())) or "").partition("\n")[0]
 
 
-def tasks_page() -> str:
-    """All tasks: a table, then each with its formula and its parameters."""
+def task_groups() -> dict[str, list[type[Task]]]:
+    """The tasks that stand alone, then each suite's."""
     found = tasks()
-    rows = [(f"[`{t.name}`](#{t.name})", plain(first_sentence(t.doc("summary"))), metric(t)) for t in found.values()]
+    suited = {name for names in SUITES.values() for name in names}
+    alone = [task for name, task in found.items() if name not in suited]
+    return {"": alone} | {suite: [found[name] for name in names] for suite, names in SUITES.items()}
+
+
+def tasks_page() -> str:
+    """All tasks, those of a suite together."""
     text = [
         "# The tasks",
-        "What quality means: each task gives a score with its 95 % interval. A list of tasks is text, such as "
-        "`needle(length=2048,keys=16),perplexity`. This page is made from the registry.",
-        table(["task", "what it asks", "metric"], rows),
+        f"What quality means. {len(tasks())} tasks are registered; each gives a score with its 95 % interval, and says "
+        "what an oracle and a guesser would score on the same examples. A list of tasks is text, such as "
+        "`needle(length=2048,keys=16),perplexity`. This page and those behind it are made from the registry.",
+        "Tasks that have a parameter `query` run query-aware or query-agnostic "
+        "([what that means](../measuring.md#query-aware-and-query-agnostic)).",
     ]
-    for task in found.values():
-        text += [f"## `{task.name}` {{ #{task.name} }}", prose(task.doc("summary")), f"Metric: {metric(task)}."]
-        text += [block(task.doc("formula"))] if task.doc("formula") else []
-        text.append(parameters(task.parameters()))
+    for suite, members in task_groups().items():
+        if suite:
+            text += [
+                f"## {suite}",
+                f"`{suite}` in a list of tasks stands for all of these; parameters given to it go to each.",
+            ]
+        rows = [(linked(t.name), told_shortly(t), metric(t)) for t in members]
+        text.append(table(["task", "what it asks", "metric"], rows))
+    return "\n\n".join(text)
+
+
+def task_card(task: type[Task]) -> str:
+    """Everything that is known of a task."""
+    text = ["---\nhide: [toc]\n---", f"# `{task.name}`", prose(task.doc("summary")), f"Metric: {metric(task)}."]
+    text += ["## Formula", block(narrow(task.doc("formula")))] if task.doc("formula") else []
+    text += ["## Parameters", parameters(task.parameters())]
+    text += ["## Use it", block(f"pith tasks {task.name}\npith compare --tasks {task.name} --out results", "bash")]
     return "\n\n".join(text)
 
 
@@ -189,6 +213,11 @@ def paper_link(method: type[Method]) -> str:
     return f"[{method.paper.arxiv}]({method.paper.url})" if method.paper.url else "baseline"
 
 
-def first_sentence(text: str) -> str:
-    """The first paragraph on one line."""
-    return " ".join(text.split("\n\n")[0].split())
+def linked(name: str) -> str:
+    """A name that leads to its card, which stands beside the table."""
+    return f"[`{name}`]({name}.md)"
+
+
+def told_shortly(what: type[Method] | type[Task]) -> str:
+    """The first paragraph of what it does."""
+    return plain(what.doc("summary").split("\n\n")[0])

@@ -1,8 +1,8 @@
 """MkDocs hook: pages that are made from what Pith is, so that none of them is ever stale.
 
 The catalogue comes from the registry and the tests, the commands from the command line, the results from
-`benchmarks/results/`. A page that somebody wrote may ask for a generated part by a line: `<!-- options: compare -->` for
-a command's options, `<!-- measured: dense; kivi() -->` for rows of the table of all cache methods.
+`benchmarks/results/`. A page that somebody wrote may ask for a generated part by a line: `<!-- options: compare -->` is
+a command's options, `<!-- measured: dense; kivi -->` are rows of the table of all cache methods.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).parent))  # MkDocs takes a hook from its f
 
 import catalogue
 import commands
-import results
+import figures
 
 GENERATED = "GENERATED "
 OPTIONS = re.compile(r"^<!-- options: (\w+) -->$", flags=re.MULTILINE)
@@ -46,9 +46,9 @@ def on_files(files: Files, config: Any) -> Files:
 def on_page_markdown(markdown: str, **_: Any) -> str:
     """Puts in the generated parts that a page asks for."""
     markdown = OPTIONS.sub(lambda found: commands.options(found[1]), markdown)
-    return MEASURED.sub(lambda found: results.rows_of(found[1].split("; ")), markdown)
+    return MEASURED.sub(lambda found: figures.rows_of(found[1].split("; ")), markdown)
 
 
 def pages() -> dict[str, str]:
     """Every generated page's Markdown, by its path in the site."""
-    return {**catalogue.pages(), **commands.pages(), "results.md": results.page()}
+    return {**catalogue.pages(), **commands.pages(), "results.md": figures.page()}

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
 import sqlite3
+import subprocess
+import sys
+import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-import pith.measure
+import pith.study.here
 from cli.commands import pith_, refused
 from contracts.tiny import tiny
 from core.families import registered
@@ -39,10 +45,15 @@ def test_json_is_all_that_stdout_holds(model: str, tmp_path: Path) -> None:
     assert [row["recipe"] for row in data["rows"]] == ["dense", "snapkv()"]
     assert [row["label"] for row in data["rows"]] == ["dense", "snapkv(budget=0.5)"]
     assert data["rows"][1]["cache_share"] == pytest.approx(0.5, abs=0.05)
-    assert data["rows"][1]["quality"][data["tasks"][0]]["n"] == 2
+    assert data["rows"][1]["answers"][data["tasks"][0]]["quality"]["n"] == 2
+    assert data["rows"][1]["costs"]["bytes"]["tokens"] == 96
+    assert set(data["calibrations"]) == set(data["tasks"])
+    assert data["calibrations"][data["tasks"][0]]["oracle"] == 1.0
+    assert data["settings"]["length"] == 96
     assert data["report"] == str(tmp_path / "report.html")
-    with sqlite3.connect(data["results"]) as database:
-        assert database.execute("SELECT count(*) FROM measurement").fetchone() == (2,)
+    assert data["run"] == str(tmp_path / "run.json")
+    with closing(sqlite3.connect(data["results"])) as database:
+        assert database.execute("SELECT count(*) FROM pith_piece").fetchone() == (2 * 3,)
 
 
 def test_a_family_stands_beside_a_recipe(model: str, tmp_path: Path) -> None:
@@ -69,6 +80,12 @@ def test_a_family_stands_beside_a_recipe(model: str, tmp_path: Path) -> None:
         (["--budgets", "2.5"], "budget=2.5 makes no sense"),
         (["--tasks", "needles"], "no task is called 'needles'"),
         (["--dtype", "int3"], "dtype='int3' is not allowed"),
+        (["--query", "known"], "query='known' is not allowed; allowed is aware or agnostic"),
+        (["--tasks", "needle(query='agnostic'),vt"], "their scores do not compare"),
+        (["--lengths", "512,many"], "'many' is no length"),
+        (["--at-bytes", "2"], "'2' is no size"),
+        (["--store", "mysql://me:hidden@host/db"], "mysql cannot hold results"),
+        (["--from", "none/run.json"], "none/run.json: No such file"),
     ],
 )
 def test_a_mistake_is_one_line(words: list[str], says: str, tmp_path: Path) -> None:
@@ -98,14 +115,14 @@ def test_results_that_cannot_be_written(model: str, tmp_path: Path) -> None:
 def test_a_recipe_that_the_model_cannot_take_is_left_out(
     model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    really = pith.measure.measure
+    really = pith.study.here.costs
 
-    def measure(loaded, recipe, *rest, **named):  # type: ignore[no-untyped-def]
+    def costs(loaded, recipe, *rest, **named):  # type: ignore[no-untyped-def]
         if "streaming_llm" in str(recipe):
             raise ModelError("it has no rotary positions")
         return really(loaded, recipe, *rest, **named)
 
-    monkeypatch.setattr(pith.measure, "measure", measure)
+    monkeypatch.setattr(pith.study.here, "costs", costs)
     recipes = ["--recipe", "streaming_llm", "--recipe", "snapkv"]
     found = pith_("compare", model, *recipes, *OPTIONS, "--out", str(tmp_path))
     assert found.exit_code == 0
@@ -114,10 +131,10 @@ def test_a_recipe_that_the_model_cannot_take_is_left_out(
 
 
 def test_ctrl_c_says_that_the_same_command_goes_on(model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def measure(*_: object, **__: object) -> None:
+    def costs(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(pith.measure, "measure", measure)
+    monkeypatch.setattr(pith.study.here, "costs", costs)
     found = pith_("compare", model, "--out", str(tmp_path))
     assert found.exit_code == 130
     assert found.stderr.splitlines()[-1].endswith("the same command goes on from there")
@@ -135,3 +152,107 @@ def test_the_report_is_written_anew(model: str, tmp_path: Path) -> None:
 def test_the_tiny_models_of_the_laws_are_no_models_for_the_command_line(tmp_path: Path) -> None:
     tiny("llama_gqa").save_pretrained(tmp_path)
     assert "the tokenizer of" in refused("compare", str(tmp_path), "--out", str(tmp_path / "out"))
+
+
+def test_workers_find_what_one_process_finds(model: str, tmp_path: Path) -> None:
+    data = []
+    for name, more in {"alone": [], "shared": ["--workers", "2"]}.items():
+        words = ["--recipe", "snapkv", *OPTIONS, "--out", str(tmp_path / name), "--json"]
+        found = pith_("compare", model, *words, *more)
+        assert found.exit_code == 0, found.output
+        data.append(json.loads(found.stdout))
+    assert "4/4 answers" in found.stderr
+    qualities = [[{t: a["quality"] for t, a in row["answers"].items()} for row in one["rows"]] for one in data]
+    assert qualities[0] == qualities[1]
+    assert "4/4 answers" not in pith_("compare", model, *words, *more).stderr
+
+
+def test_a_mistake_in_a_worker_is_one_line(model: str, tmp_path: Path) -> None:
+    words = ["--workers", "2", "--recipe", "snapkv", "--length", "96", "--lengths", "96,4096"]
+    line = refused("compare", model, *words, "--count", "2", "--out", str(tmp_path))
+    assert "at most 256" in line
+
+
+def test_each_task_stands_once_at_each_length(model: str, tmp_path: Path) -> None:
+    words = ["--recipe", "snapkv", *OPTIONS, "--lengths", "64,96", "--out", str(tmp_path), "--json"]
+    data = json.loads(pith_("compare", model, *words).stdout)
+    assert data["tasks"] == [
+        "needle(length=64, keys=1, count=2)", "needle(length=96, keys=1, count=2)",
+        "perplexity(length=64, scored=4, count=2)", "perplexity(length=96, scored=4, count=2)",
+    ]  # fmt: skip
+    assert data["settings"]["length"] == 96
+
+
+def test_a_query_reaches_the_tasks_that_have_one(model: str, tmp_path: Path) -> None:
+    words = ["--recipe", "snapkv", *OPTIONS, "--query", "agnostic", "--out", str(tmp_path), "--json"]
+    data = json.loads(pith_("compare", model, *words).stdout)
+    assert "query='agnostic'" in data["tasks"][0]
+    assert "query" not in data["tasks"][1]
+
+
+def test_recipes_meet_measured_bytes_or_are_left_out(model: str, tmp_path: Path) -> None:
+    words = ["--tasks", TASKS, "--length", "96", "--count", "2", "--out", str(tmp_path), "--json"]
+    recipes = ["--recipe", "streaming_llm", "--recipe", "random_eviction"]
+    found = pith_("compare", model, *recipes, *words, "--at-bytes", "6KiB")
+    assert found.exit_code == 0, found.output
+    data = json.loads(found.stdout)
+    assert len(data["rows"]) + len(data["refused"]) == 3
+    assert len(data["rows"]) > 1
+    assert all(row["costs"]["bytes"]["prefill"] <= 6 << 10 for row in data["rows"][1:])
+    assert "no recipe can meet the budget" in refused("compare", model, *recipes, *words, "--at-bytes", "1B")
+
+
+def test_a_study_is_repeated_by_its_record(model: str, tmp_path: Path) -> None:
+    words = ["--recipe", "snapkv", *OPTIONS, "--seed", "7", "--out", str(tmp_path / "first"), "--json"]
+    first = json.loads(pith_("compare", model, *words).stdout)
+    repeated = pith_("compare", "--from", first["run"], "--out", str(tmp_path / "again"), "--json")
+    assert repeated.exit_code == 0, repeated.output
+    again = json.loads(repeated.stdout)
+    assert again["tasks"] == first["tasks"]
+    assert again["settings"] == first["settings"]
+    for mine, other in zip(again["rows"], first["rows"], strict=True):
+        assert mine["recipe"] == other["recipe"]
+        assert {t: a["quality"] for t, a in mine["answers"].items()} == {
+            t: a["quality"] for t, a in other["answers"].items()
+        }
+    there = pith_("compare", "--from", first["run"])
+    assert "2/2 snapkv(budget=0.5): stored earlier" in there.stderr
+    assert (tmp_path / "first" / "run.json").read_text() == (tmp_path / "again" / "run.json").read_text()
+
+
+@pytest.mark.parametrize(
+    ("words", "says"), [(["builtin2"], "goes without a model"), (["--seed", "1"], "goes without --seed")]
+)
+def test_a_repetition_takes_no_other_question(words: list[str], says: str, model: str, tmp_path: Path) -> None:
+    record = {
+        "command": "pith compare", "model": model, "recipes": ["dense"], "tasks": ["needle()"], "refused": {},
+        "settings": {"length": 64, "seed": 0, "batch_size": 1, "dtype": "auto"}, "hashes": {"model": "0123"},
+        "files": {}, "environment": {},
+    }  # fmt: skip
+    (tmp_path / "run.json").write_text(json.dumps(record))
+    assert says in refused("compare", *words, "--from", str(tmp_path / "run.json"))
+    assert "has other weights: its hash is" in refused("compare", "--from", str(tmp_path / "run.json"))
+
+
+def test_ctrl_c_with_workers_ends_them_and_leaves_no_claim(model: str, tmp_path: Path) -> None:
+    words = ["--workers", "2", "--recipe", "snapkv", *OPTIONS, "--count", "100000", "--out", str(tmp_path)]
+    command = [sys.executable, "-m", "pith", "compare", model, *words]
+    child = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True)
+    try:
+        while child.poll() is None and not claims(tmp_path / "study.sqlite"):
+            time.sleep(0.05)
+        os.killpg(child.pid, signal.SIGINT)
+        _, stderr = child.communicate(timeout=60)
+        assert child.returncode == 130
+        assert stderr.splitlines()[-1].endswith("the same command goes on from there")
+        assert claims(tmp_path / "study.sqlite") == 0
+    finally:
+        child.kill()
+
+
+def claims(path: Path) -> int:
+    try:
+        with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as database:
+            return int(database.execute("SELECT count(*) FROM pith_claim").fetchone()[0])
+    except sqlite3.OperationalError:  # not made yet
+        return 0

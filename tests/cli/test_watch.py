@@ -57,3 +57,10 @@ def test_a_file_gets_one_line_for_each_recipe(capsys: pytest.CaptureFixture[str]
         "note: snapkv(budget=0.5) is left out: it has no rotary positions",
         "3/3 snapkv(budget=0.25): measured",
     ]
+
+
+def test_answers_of_workers_are_told(capsys: pytest.CaptureFixture[str]) -> None:
+    with TerminalWatch(3) as watch:
+        for done in (0, 1, 2, 2, 39, 40):
+            watch.answered(done, 40)
+    assert capsys.readouterr().err.splitlines() == ["39/40 answers", "40/40 answers"]

@@ -49,7 +49,7 @@ def test_the_dense_model_is_plain_transformers() -> None:
     assert found.quality == {}
 
 
-def test_layers_that_are_left_alone_arenoted_once() -> None:
+def test_layers_that_are_left_alone_are_noted_once() -> None:
     torch.manual_seed(0)
     config = hf.Gemma3TextConfig(
         vocab_size=4096,
@@ -85,7 +85,7 @@ def test_warnings_of_others_go_on() -> None:
 @pytest.mark.parametrize("name", ["length", "batch_size", "runs"])
 def test_numbers_that_make_no_sense(name: str) -> None:
     with pytest.raises(InputError, match=f"{name}=0 makes no sense; allowed is 1 or more"):
-        measure(builtin(), Recipe(), **{name: 0})
+        measure(builtin(), Recipe(), TASKS[1:], **{"length": 64, name: 0})
 
 
 def test_a_prompt_past_the_models_positions() -> None:

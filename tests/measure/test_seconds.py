@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from functools import cache
 
 import pytest
 import torch
 
 from pith.core import Recipe
-from pith.measure import seconds
-from pith.measure.seconds import Run, run_once, run_pairs, speed, timed_prompt
+from pith.measure import Speed, seconds
+from pith.measure.seconds import Run, outermost, ratio_of, run_once, run_pairs, speed, timed_prompt
 from pith.models import Subject, builtin
 
 loaded = cache(builtin)
@@ -26,6 +28,7 @@ def test_a_run_weighs_the_cache_after_the_prompt_and_after_decoding() -> None:
     assert (run.prefill_bytes, run.decoded_bytes) == (100 * token, 108 * token)
     assert run.prefill > 0
     assert run.decode > 0
+    assert run.peak is None, "the processor has no allocator that counts"
 
 
 def test_a_run_of_a_recipe_runs_the_recipe_and_takes_it_back() -> None:
@@ -36,21 +39,41 @@ def test_a_run_of_a_recipe_runs_the_recipe_and_takes_it_back() -> None:
     assert loaded()[0].config._attn_implementation == before
 
 
-def test_pairs_alternate_and_the_first_is_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+def fake_runs(monkeypatch: pytest.MonkeyPatch, times: Callable[[int], float]) -> list[str]:
+    """Runs that take what `times` says of their number, from 1 on; whose they were."""
     order: list[str] = []
-    told: list[tuple[int, int]] = []
 
     def fake(who: Subject, prompt: torch.Tensor) -> Run:
         order.append(str(who.recipe))
-        return Run(float(len(order)), float(len(order)), 1, 1)
+        return Run(times(len(order)), times(len(order)), 1, 1)
 
     monkeypatch.setattr(seconds, "run_once", fake)
+    return order
+
+
+def test_pairs_alternate_and_the_first_is_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    order = fake_runs(monkeypatch, lambda number: 1.0 + number / 1000)
+    told: list[tuple[int, int]] = []
     recipe = "snapkv(budget=0.25)"
     mine, dense = run_pairs(subject(recipe), torch.zeros(1, 4).long(), 3, lambda *done: told.append(done))
     assert order == ["None", recipe, recipe, "None", "None", recipe, recipe, "None"]
-    assert [r.prefill for r in mine] == [3, 6, 7]
-    assert [r.prefill for r in dense] == [4, 5, 8]
-    assert told == [(1, 3), (2, 3), (3, 3)]
+    assert [r.prefill for r in mine] == [1.003, 1.006, 1.007]
+    assert [r.prefill for r in dense] == [1.004, 1.005, 1.008]
+    assert told == [(1, 12), (2, 12), (3, 3)]
+
+
+def test_noise_asks_for_more_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_runs(monkeypatch, lambda number: 1.0 if number % 3 else 2.0)
+    told: list[tuple[int, int]] = []
+    mine, dense = run_pairs(subject("snapkv()"), torch.zeros(1, 4).long(), 3, lambda *done: told.append(done))
+    assert len(mine) == len(dense) == 12
+    assert told == [(n, 12) for n in range(1, 13)]
+
+
+def test_more_pairs_come_only_while_there_is_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_runs(monkeypatch, lambda number: 1.0 if number % 3 else 2.0)
+    monkeypatch.setattr(seconds, "LONGER", -1.0)
+    assert len(run_pairs(subject("snapkv()"), torch.zeros(1, 4).long(), 3)[0]) == 3
 
 
 def test_speed_is_the_median_of_pairs() -> None:
@@ -60,7 +83,44 @@ def test_speed_is_the_median_of_pairs() -> None:
     assert (found.prefill, found.dense_prefill, found.prefill_ratio) == (4, 1, 3)
     assert (found.decode, found.dense_decode, found.decode_ratio) == (20, 10, 2)
     assert found.spread == 0.5  # ratios 1, 3 and 2
+    assert found.prefill_spread == pytest.approx(1 / 3)  # ratios 2, 4 and 3
     assert found.runs == 3
+
+
+def test_the_spread_is_that_of_the_median_not_of_the_farthest_pair() -> None:
+    ratios = [1.0, 1.01, 0.99, 1.02, 0.98, 1.03, 0.97, 1.04, 5.0]
+    assert ratio_of(ratios, [1.0] * 9) == (1.01, pytest.approx(0.03 / 1.01))  # 0.98 to 1.04
+    assert ratio_of(ratios[:5], [1.0] * 5) == (1.0, pytest.approx(0.02))
+    assert ratio_of([3.0], [2.0]) == (1.5, 0.0)
+
+
+@pytest.mark.parametrize("n", [1, 2, 5, 6, 8, 9, 12, 20, 40])
+def test_the_interval_of_the_median_holds_its_level(n: int) -> None:
+    k = outermost(n)
+    outside = 2 * sum(math.comb(n, i) for i in range(k + 1)) / 2**n
+    wider = 2 * sum(math.comb(n, i) for i in range(k + 2)) / 2**n
+    assert k == 0 or outside <= 0.05
+    assert wider > 0.05, "one more could be left out"
+
+
+@pytest.mark.parametrize(
+    ("ratio", "spread", "known"),
+    [
+        (0.5, 0.4, True),  # 0.30 to 0.70: faster
+        (0.8, 0.4, False),  # 0.48 to 1.12
+        (1.0, 0.09, True),  # about as fast
+        (1.0, 0.11, False),
+        (1.05, 0.04, True),  # 1.008 to 1.092: slower
+        (1.5, 0.5, False),  # 0.75 to 2.25
+        (3.0, 0.6, True),  # 1.2 to 4.8: slower
+    ],
+)
+def test_a_ratio_tells_something_when_its_interval_leaves_one_conclusion(
+    ratio: float, spread: float, known: bool
+) -> None:
+    found = Speed(1.0, 1.0, ratio, 1.0, 1.0, ratio, spread, 5, spread)
+    assert found.decode_tells is known
+    assert found.prefill_tells is known
 
 
 def test_the_prompt_is_text_of_just_that_length(monkeypatch: pytest.MonkeyPatch) -> None:

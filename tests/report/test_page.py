@@ -9,11 +9,9 @@ import pytest
 
 from pith.core import Recipe, StoreError
 from pith.report import write
-from pith.report.charts import SHAPES, styles
 from pith.report.page import render
-from pith.report.row import rows
-from pith.study import Study
-from study.fakes import measurement, study
+from pith.study import Study, tasks_with
+from study.fakes import measurement, sought, study
 
 PAGE = render(study("snapkv", "streaming_llm", "random_eviction"), "pith compare --out results")
 
@@ -34,39 +32,73 @@ class Elements(HTMLParser):
 
 
 def test_it_asks_nothing_of_the_network() -> None:
-    assert not re.findall(r"https?://|//\w+\.\w+|@import|<script|url\((?!#)", PAGE)
-    elements = Elements(PAGE).found
-    addresses = [a[name] for _, a in elements for name in ("src", "href", "srcset", "xlink:href") if name in a]
-    assert addresses == ["data:,"]
+    assert not re.findall(r"@import|url\((?!#)|fetch\(|XMLHttpRequest|import\(", PAGE)
+    page = Elements(PAGE)
+    loads = [a[name] for _, a in page.found for name in ("src", "srcset", "xlink:href", "data") if name in a]
+    assert loads == []
+    assert [a["href"] for a in page.all("link")] == ["data:,"]
+    links = [a["href"] or "" for a in page.all("a")]
+    assert all(link.startswith(("#", "https://arxiv.org/abs/", "https://github.com/")) for link in links)
+    assert len(page.all("script")) == 1
 
 
 def test_it_can_be_read_without_seeing_it() -> None:
     page = Elements(PAGE)
     assert page.all("html") == [{"lang": "en"}]
     assert {a["scope"] for a in page.all("th")} == {"col", "row"}
-    assert len([a for a in page.all("th") if a["scope"] == "row"]) == 7
+    assert len([a for a in page.all("tr") if "data-row" in a]) == 7
     pictures = [a for a in page.all("div") if a.get("role") == "img"]
-    assert len(pictures) == len(page.all("figure")) == len(page.all("figcaption")) == 4
-    assert all("random_eviction(budget=0.25)" in (a["aria-label"] or "") for a in pictures)
+    # for each of two tasks two charts, two of costs, one along the text, and seven maps
+    assert len(pictures) == len(page.all("figure")) == len(page.all("figcaption")) == 2 * 2 + 2 + 1 + 7
+    assert all("random_eviction(budget=0.25)" in (a["aria-label"] or "") for a in pictures[:7])
     scrolled = [a for a in page.all("div") if a.get("class") == "scroll"]
-    assert [a["tabindex"] for a in scrolled] == ["0"]
+    assert {a["tabindex"] for a in scrolled} == {"0"}
+    assert all(a["role"] == "region" and (a.get("aria-label") or a.get("aria-labelledby")) for a in scrolled)
+    identities = [a["id"] for _, a in page.found if "id" in a]
+    assert len(set(identities)) == len(identities)
+    targets = [(a["href"] or "")[1:] for a in page.all("a") if (a["href"] or "").startswith("#")]
+    assert set(targets) <= set(identities)
+
+
+def test_headings_go_down_one_step_at_a_time() -> None:
+    levels = [int(tag[1]) for tag, _ in Elements(PAGE).found if re.fullmatch(r"h[1-6]", tag)]
+    assert levels[0] == 1
+    assert all(after <= before + 1 for before, after in zip(levels, levels[1:], strict=False))
+    assert levels.count(1) == 1
 
 
 def test_it_says_what_was_asked_found_and_how() -> None:
     for text in (
         "needle(length=2048)",
-        "<code>snapkv(budget=0.25)</code> keeps",
+        "Take <code>snapkv(budget=0.25)</code>: it shows no loss",
         "pith compare --out results",
         "2.13.0",
+        "corrected for 12 comparisons",
     ):
         assert text in PAGE
 
 
 def test_charts_take_their_colours_from_the_page() -> None:
     svgs = re.findall(r"<svg.*?</svg>", PAGE, flags=re.DOTALL)
-    assert len(svgs) == 1 + 3 + 4
-    assert not re.findall(r'(?:fill|stroke)="#', "".join(svgs))
-    assert "--series-0" in svgs[-1]
+    assert len(svgs) == 1 + 4 + 14
+    assert not re.findall(r'(?:fill|stroke)="(?:#|rgb)', "".join(svgs))
+    assert all(f"--heat-{i}" in PAGE and f"--ink-{i}" in PAGE for i in range(6))
+
+
+def test_each_marks_words_are_its_title_and_name_its_row() -> None:
+    rows = {a["data-row"] for a in Elements(PAGE).all("tr") if "data-row" in a}
+    marks = {a["data-row"] for a in Elements(PAGE).all("path") if "data-row" in a}
+    assert marks == rows
+    assert "<title>snapkv(budget=0.5) · 0.940 at 50.0%</title>" in PAGE
+
+
+def test_each_method_has_a_card() -> None:
+    cards = [a["id"] for a in Elements(PAGE).all("details") if a.get("class") == "card"]
+    assert cards == ["method-random_eviction", "method-snapkv", "method-streaming_llm"]
+    for text in ("https://arxiv.org/abs/2404.14469", "pool(mean_{query heads", "FasterDecoding/SnapKV", "pooling=&#39;"):
+        assert text in PAGE
+    assert "<code>tests/cache/test_snapkv.py</code>" in PAGE
+    assert "<code>tests/faithful/test_snapkv_parity.py</code>" in PAGE
 
 
 def test_everything_is_escaped() -> None:
@@ -85,7 +117,8 @@ def test_notes_name_their_recipes_and_rows_of_another_environment_are_said() -> 
     for recipe in found.question.recipes[1:]:
         found.measurements[str(recipe)] = measurement(recipe, notes=("layer 0 is left alone",))
     last = str(found.question.recipes[-1])
-    moved = replace(found.measurements[last], environment={"torch": "2.13.0", "threads": 64})
+    costs = replace(found.measurements[last].costs, environment={"torch": "2.13.0", "threads": 64})
+    moved = replace(found.measurements[last], costs=costs)
     page = render(replace(found, measurements={**found.measurements, last: moved}), "pith compare")
     assert "<code>snapkv(budget=0.5)</code>, <code>snapkv(budget=0.25)</code>: layer 0 is left alone" in page
     assert "they differ in threads" in page
@@ -96,30 +129,64 @@ def test_a_score_without_bounds_is_in_the_table_and_not_on_the_scale() -> None:
     last = str(found.question.recipes[-1])
     taken = found.measurements[last]
     text = str(found.question.tasks[1])
-    broken = replace(taken.quality[text], value=float("inf"), high=float("inf"))
-    found.measurements[last] = replace(taken, quality={**taken.quality, text: broken})
+    answer = taken.answers[text]
+    scores = (float("inf"), *answer.quality.scores[1:])
+    broken = replace(answer.quality, value=float("inf"), high=float("inf"), scores=scores)
+    answers = {**taken.answers, text: replace(answer, quality=broken)}
+    found.measurements[last] = replace(taken, answers=answers)
     page = render(found, "pith compare")
     assert "inf ▼" in page
-    assert "NaN" not in page
+    assert "NaN" not in page.partition("<script>")[0]
 
 
 def test_the_dense_model_alone_makes_a_page() -> None:
     found = study("snapkv")
     alone = Study(found.question, {"dense": measurement(Recipe())})
-    assert render(alone, "pith compare").count("<figure>") == 2
+    page = render(alone, "pith compare")
+    assert page.count("<figure>") == 2, "the curve and the map"
+    assert 'href="#methods"' not in page
 
 
-def test_many_series_stay_apart() -> None:
-    row = rows(study("snapkv"))[1]
-    many = [replace(row, recipe=Recipe.parse(f"snapkv(window={window})")) for window in range(1, 57)]
-    assert len(set(styles(many).values())) == 56
-    assert len(SHAPES) == 7
+def test_a_task_that_tells_nothing_is_called_out_beside_its_calibration() -> None:
+    page = render(study("snapkv", chance=0.95), "pith compare")
+    assert '<tr class="silent"><th scope="row">needle</th>' in page
+    assert page.count("tells nothing here</td>") == 1
+    assert "needle tells nothing here: the dense model&#39;s 0.960 is not above chance" in page
 
 
-def test_it_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
+def test_a_search_says_its_limits_its_outcome_and_everything_tried() -> None:
+    page = render(study("snapkv"), "pith fit", sought())
+    for text in (
+        "<code>snapkv(budget=0.4)</code> meets every limit",
+        "at most 3.50 MiB",
+        "at least 80.0% of the dense model",
+        "pith generate fake",
+        "5 recipes tried, 2 of them given up early",
+        "holds more than the limit",
+    ):
+        assert text in page, text
+    assert "Take <code>" not in page, "a search has one answer"
+    missed = render(study("snapkv"), "pith fit", sought(found=False))
+    assert "No recipe tried meets every limit; <code>snapkv(budget=0.4)</code> comes nearest and misses" in missed
+
+
+def test_many_recipes_fold_away_what_is_not_needed_at_once() -> None:
+    tasks = tasks_with("needle(keys=1),needle(keys=2),needle(keys=4),needle(keys=8)", {"length": 512})
+    found = study(*(f"snapkv(window={w})" for w in range(1, 9)), tasks=tasks)
+    page = render(found, "pith compare")
+    assert "1 more task<" in page
+    assert "2 more recipes" in page
+
+
+def test_it_is_written_whole_or_not_at_all_with_its_files(tmp_path: Path) -> None:
     found = study("snapkv")
     page = write(found, tmp_path, "pith compare")
     assert page.read_text(encoding="utf-8").endswith("</html>")
-    assert list(tmp_path.iterdir()) == [page]
+    assert {path.name for path in tmp_path.iterdir()} == {"report.html", "charts"}
+    names = {path.name for path in (tmp_path / "charts").iterdir()}
+    charts = {"needle-bytes", "needle-time", "needle-depth", "perplexity-bytes", "perplexity-time", "perplexity-curve",
+              "decode-time", "claimed-measured"}  # fmt: skip
+    assert names == {f"{chart}.{kind}" for chart in charts for kind in ("svg", "png")} | {"table.md", "table.tex"}
+    assert write(found, tmp_path, "pith compare") == page, "again, over what is there"
     with pytest.raises(StoreError, match=r"report\.html cannot be written"):
         write(found, tmp_path / "none", "pith compare")

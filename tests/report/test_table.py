@@ -4,10 +4,14 @@ from dataclasses import replace
 
 import pytest
 
-from pith.core import Recipe
-from pith.report import rows, table
+from pith.core import InputError, Recipe
+from pith.measure import Memory
+from pith.report import reading, rows, table
 from pith.report.words import bytes_, digits, listed, percent, seconds
 from pith.study import Study, tasks_with
+from pith.tasks import Needle
+from pith.tasks.paired import paired
+from study import fakes
 from study.fakes import measurement, question, study
 
 
@@ -42,8 +46,9 @@ def test_noisy_times_are_marked() -> None:
     found = study("snapkv", budgets=(0.5,))
     text = str(found.question.recipes[1])
     taken = found.measurements[text]
-    found.measurements[text] = replace(taken, speed=replace(taken.speed, spread=0.4))
-    assert table(found).rows[1][5].text == "~0.50x"
+    noisy = replace(taken.speed, spread=1.5, prefill_spread=0.4)
+    found.measurements[text] = replace(taken, costs=replace(taken.costs, speed=noisy))
+    assert [cell.text for cell in table(found).rows[1][4:6]] == ["~1.00x", "~0.50x"]
     assert table(found).rows[0][5].text == "1.00x"
 
 
@@ -56,6 +61,66 @@ def test_a_study_in_the_making_has_the_rows_that_there_are() -> None:
 def test_two_tasks_of_one_name_keep_their_parameters_in_the_headings() -> None:
     asked = replace(question("snapkv"), tasks=tasks_with("needle(keys=1),needle(keys=8),perplexity", {}))
     assert [c.title for c in table(Study(asked)).columns[1:4]] == ["needle(keys=1)", "needle(keys=8)", "perplexity"]
+
+
+def test_a_mark_follows_the_paired_verdict(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(fakes.RIGHT, "dense", 0.5)
+    found = study("snapkv", "streaming_llm", "tova", budgets=(0.5,))
+    needle = found.question.tasks[0]
+    for row, cells in zip(rows(found)[1:], table(found).rows[1:], strict=True):
+        verdict = row.difference(needle).verdict
+        assert cells[1].text[5:] == {"worse": " ▼", "better": " ▲", "not distinguishable": ""}[verdict]
+        assert cells[1].warns == (verdict == "worse") == (not row.keeps(needle))
+    assert {row.difference(needle).verdict for row in rows(found)[1:]} >= {"better", "worse"}
+
+
+def test_differences_are_corrected_for_every_recipe_and_task() -> None:
+    found = study("snapkv", "streaming_llm")
+    needle = found.question.tasks[0]
+    row = rows(found)[1]
+    assert row.comparisons == 4 * 2
+    assert row.difference(needle) == paired(row.quality(needle), row.dense.quality[str(needle)], needle, 8)
+    assert "corrected for 8 comparisons (4 recipes on 2 tasks; Bonferroni)" in reading(found)
+    left_out = replace(found, refused={str(row.recipe): "no"})
+    assert rows(left_out)[1].comparisons == 3 * 2
+
+
+def test_the_difference_stands_below_with_its_interval() -> None:
+    half = table(study("random_eviction")).rows[1]
+    assert half[1].more.startswith("\u22120.660 (\u22120.7")
+    assert half[2].more.startswith("\u00d71.9")
+
+
+def test_bandwidth_stands_there_as_a_share_of_what_a_copy_reaches() -> None:
+    found = table(study("snapkv"))
+    assert found.columns[-1].title == "bandwidth"
+    # the fake reads 3 MiB of weights and 1 MiB of cache in 4 ms, and copies 8 GB/s
+    assert (found.rows[0][-1].text, found.rows[0][-1].detail) == ("13.1%", "1.05 GB/s")
+
+
+def test_peak_memory_stands_there_where_it_was_measured() -> None:
+    found = study("snapkv", budgets=(0.5,))
+    assert "peak memory" not in [column.title for column in table(found).columns]
+    text = str(found.question.recipes[1])
+    taken = found.measurements[text]
+    memory = Memory(3 << 20, 6 << 20, 8 << 20)
+    found.measurements[text] = replace(taken, costs=replace(taken.costs, memory=memory, bandwidth=None))
+    shown = table(found)
+    place = [column.title for column in shown.columns].index("peak memory")
+    assert (shown.rows[1][place].text, shown.rows[1][place].detail) == ("6.00 MiB", "0.75x")
+    assert shown.rows[0][place].text == shown.rows[1][-1].text == "\u2013"
+
+
+def test_each_row_knows_the_contracts_of_its_methods() -> None:
+    found = table(study("ada_kv(snapkv)", "snapkv + kivi", budgets=(0.5,)))
+    assert found.families == ((), ("allocation", "eviction"), ("eviction", "storage"))
+
+
+def test_aware_and_agnostic_tasks_do_not_stand_in_one_table() -> None:
+    found = study("snapkv")
+    both = (Needle(length=2048), Needle(length=2048, query="agnostic"))
+    with pytest.raises(InputError, match="do not stand in one table"):
+        table(replace(found, question=replace(found.question, tasks=both)))
 
 
 def test_label_and_series() -> None:

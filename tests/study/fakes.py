@@ -37,7 +37,9 @@ def measurement(
     memory, read = Memory(WEIGHTS, None, None), WEIGHTS + held.decoded
     costs = Costs(held, speed, memory, Bandwidth(read, read / speed.decode, 8e9), notes, where)
     qualities = {str(task): losses(recipe, right) if task.logarithmic else hits(right) for task in tasks}
-    return Measurement("fake", str(recipe), costs, {task: Answer(found, (), where) for task, found in qualities.items()})
+    return Measurement(
+        "fake", str(recipe), costs, {task: Answer(found, (), where) for task, found in qualities.items()}
+    )
 
 
 def hits(right: float) -> Quality:
@@ -50,7 +52,7 @@ def hits(right: float) -> Quality:
 def losses(recipe: Recipe, right: float) -> Quality:
     """Losses that grow with what is not found, and fall along the text."""
     noise = random.Random(str(recipe))
-    scores = tuple(2.0 + 0.01 * i + (0.96 - right) + noise.gauss(0, 0.03) for i in range(16))
+    scores = tuple(2.0 + 0.01 * i + (0.96 - right) + noise.gauss(0, 0.05) for i in range(16))
     low, high = map(math.exp, t_interval(scores))
     curve = tuple((2048 + 16 * i, fmean(scores) + 0.2 / (i + 1)) for i in range(8))
     return Quality(math.exp(fmean(scores)), low, high, 16, scores, (), curve)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from dataclasses import dataclass
@@ -56,6 +57,11 @@ class MakeNoted:
 
 def many() -> Question:
     return question("snapkv", "streaming_llm", "random_eviction", budgets=BUDGETS)
+
+
+def path() -> str:
+    """The PYTHONPATH with which another process finds the tests too."""
+    return os.pathsep.join([str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])])
 
 
 def main(directory: Path, log: Path, delay: float) -> None:

@@ -122,7 +122,7 @@ def test_each_task_is_calibrated(tmp_path: Path) -> None:
 def test_killed_at_any_moment_it_goes_on_and_repeats_nothing_stored(tmp_path: Path) -> None:
     log = tmp_path / "log"
     command = [sys.executable, killed.__file__, str(tmp_path), str(log), "0.02"]
-    environment = os.environ | {"PYTHONPATH": str(Path(killed.__file__).parents[1])}
+    environment = os.environ | {"PYTHONPATH": killed.path()}
     for kills, done in enumerate((5, 27), start=1):
         child = subprocess.Popen(command, env=environment)
         try:

@@ -30,7 +30,12 @@ class Mine(Eviction):
 def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     folder = tmp_path / "brought_package"
     folder.mkdir()
-    for name, text in {"__init__": "", "mine": METHOD, "shared": "def first(x): return x[0]\n", "other": "x = 1\n"}.items():
+    for name, text in {
+        "__init__": "",
+        "mine": METHOD,
+        "shared": "def first(x): return x[0]\n",
+        "other": "x = 1\n",
+    }.items():
         (folder / f"{name}.py").write_text(text)
     monkeypatch.syspath_prepend(str(tmp_path))
     invalidate_caches()

@@ -30,7 +30,7 @@ def tango_by_scan(gained: int, lost: int, n: int, z: float) -> tuple[float, floa
     for step in range(-1999, 2000):
         d = step / 2000
         best = max(
-            (q / 4000 for q in range(4001) if 0 < q / 4000 + d and 2 * q / 4000 + d < 1),
+            (q / 4000 for q in range(4001) if q / 4000 + d > 0 and 2 * q / 4000 + d < 1),
             key=lambda q: _likelihood(gained, lost, n, q, d),
             default=None,
         )

@@ -63,7 +63,7 @@ class PyramidInfer(Retention):
 
     recent_ratio: float = param(0.2, "share of the prompt that votes and is always kept", ge=0.0, le=1.0)
     prefill_decay_ratio: float = param(
-        0.9, "share of earlier tokens that the deepest layer keeps", ge=0.0, le=1.0, sweep=(0.0, 1.0)
+        0.9, "share of earlier tokens that the deepest layer keeps", ge=0.0, le=1.0, sweep=(0.3, 1.0)
     )
     prefill_decay_strategy: Decay = param("cosine", "how the share falls with depth")
     min_context_length: int = param(64, "earlier tokens below which a layer drops none", ge=0)

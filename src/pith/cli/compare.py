@@ -84,7 +84,9 @@ def run(options: Options) -> None:
     repeated = read_record(options.repeat) if options.repeat else None
     options = _as_recorded(options, repeated) if repeated else options
     recipes, tasks = repeated.parsed() if repeated else _chosen(options)
-    settings, out, command = _settings(options), options.out or OUT, shlex.join(["pith", *sys.argv[1:]])
+    # a repeated study keeps the command that asked it first
+    command = repeated.command if repeated else shlex.join(["pith", *sys.argv[1:]])
+    settings, out = _settings(options), options.out or OUT
     with Store(options.store or out) as store:
         loaded = load(options.model, options.dtype)
         with TerminalWatch(len(recipes)) as watch:
@@ -191,7 +193,7 @@ def as_data(study: Study) -> dict[str, Any]:
             {
                 "label": row.label,
                 "cache_share": row.share,
-                "within_dense_interval": {str(task): row.keeps(task) for task in study.question.tasks},
+                "verdicts": {str(task): row.difference(task).verdict for task in study.question.tasks},
                 **json.loads(to_json(row.measurement)),
             }
             for row in rows(study)

@@ -13,7 +13,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from pith.core import Parameter, Parametrised, written
-from pith.report import READING, Table, table, verdict
+from pith.report import Table, reading, table, verdict
 from pith.study import Study
 
 ROOMY = 120
@@ -57,7 +57,7 @@ def print_study(study: Study, page: Path) -> None:
     console.print(rich_table(table(study), console.width))
     for sentence in verdict(study):
         console.print(Text(sentence.replace("`", "")))
-    console.print(Text(f"{READING} Charts: {page}", style="dim"))
+    console.print(Text(f"{reading(study)} Charts: {page}", style="dim"))
 
 
 def rich_table(results: Table, width: int, last: int | None = None) -> RichTable:

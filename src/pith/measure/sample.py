@@ -71,7 +71,7 @@ class Sample:
         if self.whole:
             return cache_bytes(cache)
         held = {i: float(cache_bytes(SimpleNamespace(layers=[cache.layers[i]]))) for i in self.stands_for}
-        return round(self._of_all(cache_bytes(cache), held))
+        return round(self._of_all(float(cache_bytes(cache)), held))
 
     @contextmanager
     def _only(self) -> Iterator[_Clock]:
@@ -122,7 +122,7 @@ class _Clock:
         """The time; with CUDA an event, for which nobody waits."""
         if self.device.type != "cuda":
             return now(self.device)
-        event = torch.cuda.Event(enable_timing=True)
+        event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
         event.record()
         return event
 

@@ -27,7 +27,7 @@ DECODED = 32
 CLEAR = 0.05
 """A decode ratio with a spread of at most this share needs no more pairs."""
 
-PATIENCE, LONGER = 4, 5.0
+PATIENCE, LONGER = 4, 2.0
 """Pairs that a noisy ratio may take, as a multiple of those asked for, and the seconds that they may take."""
 
 
@@ -73,8 +73,8 @@ def run_pairs(
     The two of a pair see the same state of the machine, and which goes first alternates, so that neither what slows
     the machine for a while nor what the first leaves behind falls on one of them alone.
 
-    While the spread of the decode ratios is above 5%, more pairs follow those asked for: up to four times as many,
-    for at most five seconds.
+    While the spread of the decode ratios is above 5%, more pairs follow those asked for: up to four times as many in
+    all, for at most two seconds.
     """
     dense = Subject(subject.model, subject.tokenizer)
     mine: list[Run] = []

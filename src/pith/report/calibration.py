@@ -29,7 +29,7 @@ class Scale:
 
     @property
     def tells(self) -> bool:
-        """Whether the dense model is better than a guesser, by more than its 95 % interval; if not, losses are noise."""
+        """Whether the dense model is better than a guesser by more than its 95 % interval; if not, losses are noise."""
         if self.chance is None:
             return True
         return self.dense.low > self.chance if self.task.higher_is_better else self.dense.high < self.chance

@@ -64,7 +64,7 @@ def checks(kind: type[Method], root: Path | None = None) -> tuple[Check, ...]:
               for path in sorted(tests.rglob(f"test_{kind.name}_parity.py"))]  # fmt: skip
     laws = sorted((root / LAWS).glob("test_*_laws.py"))
     if found and laws:
-        found.append(Check(f"{LAWS}/", _count(laws), "the laws that methods of its contract keep on every architecture"))
+        found.append(Check(f"{LAWS}/", _count(laws), "the laws that its contract keeps on every architecture"))
     return tuple(found)
 
 

@@ -17,8 +17,8 @@ SCALE = 3
 _LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "▼": r"$\blacktriangledown$", "▲": r"$\blacktriangle$",
-    "\u2013": "--", "\u2212": "$-$", "×": r"$\times$", "µ": r"\textmu{}", "<": r"\textless{}", ">": r"\textgreater{}",
-    '"': r"\textquotedbl{}", "|": r"\textbar{}",
+    "\u2013": "--", "\u2212": "$-$", "\u00d7": r"$\times$", "µ": r"\textmu{}", "<": r"\textless{}",
+    ">": r"\textgreater{}", '"': r"\textquotedbl{}", "|": r"\textbar{}",
 }  # fmt: skip
 
 

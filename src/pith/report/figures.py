@@ -16,6 +16,7 @@ from pith.report.charts import (
     search_chart,
     time_chart,
 )
+from pith.report.charts.quality import Cost
 from pith.report.row import Row
 from pith.report.verdict import taken
 from pith.report.words import headings
@@ -28,7 +29,7 @@ class Figures:
     """The charts, by where the page shows them.
 
     Attributes:
-        quality: for each task its name, and the charts of its score against bytes and against time.
+        quality: for each task its name and metric, and the charts of its score against bytes and against time.
         costs: decode time, and bytes claimed against measured.
         curves: scores along a text.
         maps: recall over depth and length.
@@ -56,12 +57,15 @@ def figures(study: Study, found: Sequence[Row], sought: Sought | None = None) ->
     """Draws every chart for which there is something to draw."""
     tasks = study.question.tasks
     named = list(zip(tasks, headings(tasks), strict=True))
+    heads = [name if name == task.metric else f"{name}: {task.metric}" for task, name in named]
     several = len(found) > 1
-    ways = ("bytes", "time") if several else ()
+    ways: tuple[Cost, ...] = ("bytes", "time")
     return Figures(
-        quality=tuple((name, tuple(quality_chart(found, task, name, way) for way in ways)) for task, name in named)
-        if several
-        else (),
+        quality=tuple(
+            (head, tuple(quality_chart(found, task, name, way) for way in ways))
+            for head, (task, name) in zip(heads, named, strict=True)
+            if several
+        ),
         costs=(time_chart(found), bytes_chart(found)) if several else (),
         curves=tuple(curve_charts(found, tasks, taken(found, scales(study, list(found))))),
         maps=tuple(depth_maps(found, tasks)),

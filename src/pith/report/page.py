@@ -1,4 +1,4 @@
-"""One self-contained HTML page for a comparison, which opens without any network, and the files for papers beside it."""
+"""One self-contained HTML page for a comparison, which opens without a network, and files for papers beside it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from pith.core import StoreError
+from pith.core import StoreError, written
 from pith.report.calibration import scales
 from pith.report.cards import cards
 from pith.report.charts import styles
@@ -45,7 +45,7 @@ def render(study: Study, command: str, sought: Sought | None = None, drawn: Figu
         loader=PackageLoader("pith", "report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
         lstrip_blocks=True,
     )  # fmt: skip
-    environment.filters |= {"code": _code, "breakable": _breakable, "digits": digits}
+    environment.filters |= {"code": _code, "breakable": _breakable, "digits": digits, "written": written}
     results = table(study)
     return environment.get_template("page.html").render(
         question=study.question,

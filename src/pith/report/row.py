@@ -12,9 +12,6 @@ from pith.study import Study
 from pith.tasks import Quality, Task
 from pith.tasks.paired import Difference, paired
 
-NOISY = 0.25
-"""A decode ratio is too noisy to trust when a pair of runs lies further from the median than this share of it."""
-
 
 @dataclass(frozen=True)
 class Row:
@@ -63,8 +60,8 @@ class Row:
 
     @property
     def is_noisy(self) -> bool:
-        """Whether the decode times vary too much to trust their ratio."""
-        return self.measurement.speed.spread > NOISY
+        """Whether the decode times vary too much for their ratio to tell anything."""
+        return not self.measurement.speed.decode_tells
 
     def quality(self, task: Task) -> Quality:
         """What the task found."""

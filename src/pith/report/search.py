@@ -41,6 +41,17 @@ class Search:
         return [_words(tried) for tried in order]
 
     @property
+    def reached(self) -> str:
+        """What the recipe found, or the nearest, was measured to be; empty where it was not."""
+        found = self.sought.reached
+        if found is None:
+            return ""
+        return (
+            f"Measured afresh: weights and cache take {bytes_(found.memory)}, {percent(found.quality)} of the quality "
+            f"is kept, and a decoded token takes {digits(found.latency)}x the time."
+        )
+
+    @property
     def counts(self) -> str:
         """How many recipes were tried, and how many of them given up early."""
         tried = self.sought.tried

@@ -11,9 +11,10 @@ from pith.study import Study
 from pith.tasks import Task
 
 READING = (
-    "Scores with 95% intervals. ▼ is worse and ▲ better than the dense model, example by example; no mark: no difference "
-    "can be told, which does not mean that there is none. Cache held after the prompt: share of dense (claimed). Times: "
-    "ratio to dense, 0.50x is half the time; ~ is too noisy to trust, and dense against itself shows the noise."
+    "Scores with 95% intervals. ▼ is worse and ▲ better than the dense model, example by example; no mark: no "
+    "difference can be told, which does not mean that there is none. Cache held after the prompt: share of dense "
+    "(claimed). Times: ratio to dense, 0.50x is half the time; ~ is too noisy to trust, and dense against itself shows "
+    "the noise."
 )
 
 MARKS = {"worse": " ▼", "better": " ▲", "not distinguishable": ""}
@@ -106,13 +107,13 @@ def _metric(task: Task, found: list[Row]) -> str:
 def _cells(row: Row, tasks: tuple[Task, ...], peak: bool, band: bool) -> tuple[Cell, ...]:
     speed, held = row.measurement.speed, row.measurement.bytes
     claimed = "" if row.is_dense else f" ({percent(held.claimed)})"
-    noisy = "~" if row.is_noisy else ""
+    noisy, rough = "~" * row.is_noisy, "~" * (not speed.prefill_tells)
     return (
         Cell(row.label),
         *(_score(row, task) for task in tasks),
         Cell(bytes_(held.prefill), percent(held.measured) + claimed, held.prefill),
         *([_peak(row)] if peak else []),
-        Cell(f"{speed.prefill_ratio:.2f}x", seconds(speed.prefill), speed.prefill_ratio),
+        Cell(f"{rough}{speed.prefill_ratio:.2f}x", seconds(speed.prefill), speed.prefill_ratio),
         Cell(f"{noisy}{speed.decode_ratio:.2f}x", seconds(speed.decode), speed.decode_ratio),
         *([_bandwidth(row)] if band else []),
     )
@@ -130,12 +131,12 @@ def _score(row: Row, task: Task) -> Cell:
 
 
 def difference(row: Row, task: Task) -> str:
-    """The paired difference to the dense model with its interval, such as `−0.66 (−0.80 to −0.48)`."""
+    """The paired difference to the dense model, or the ratio of a perplexity, with its interval."""
     found = row.difference(task)
 
     def shown(value: float) -> str:
         if task.logarithmic:
-            return f"×{digits(value)}"
+            return f"\u00d7{digits(value)}"
         return ("+" if value > 0 else "\u2212" if value < 0 else "") + digits(abs(value))
 
     return f"{shown(found.value)} ({shown(found.low)} to {shown(found.high)})"

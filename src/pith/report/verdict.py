@@ -89,18 +89,18 @@ def _loss(row: Row, scale: Scale) -> float:
 
 def _power(row: Row, telling: Sequence[Scale]) -> str:
     """What losses so few examples would not show, and how many examples would."""
-    notes = []
-    for scale in telling:
-        found = row.difference(scale.task)
-        if found.needed is None or found.verdict != "not distinguishable":
-            continue
-        if scale.task.logarithmic:
-            size, goal = f"a factor of {digits(found.detectable)}", digits(1 + COARSE)
-        else:
-            size, goal = digits(found.detectable), _goal(scale)
-        would = f"a loss under {size} would not show" if found.detectable < float("inf") else "no loss would show"
-        notes.append(f"with {found.n} examples of {scale.name} {would} (about {found.needed:,} would show {goal})")
-    return f"; but {listed(notes)}" if notes else ""
+    weak = [(row.difference(scale.task), scale) for scale in telling]
+    weak = [(d, scale) for d, scale in weak if d.needed is not None and d.verdict == "not distinguishable"]
+    if not weak:
+        return ""
+    found, scale = max(weak, key=lambda pair: pair[0].needed or 0)
+    if scale.task.logarithmic:
+        size, goal = f"a factor of {digits(found.detectable)}", digits(1 + COARSE)
+    else:
+        size, goal = digits(found.detectable), _goal(scale)
+    would = f"a loss under {size} would not show" if found.detectable < math.inf else "no loss would show"
+    rest = f"; likewise on {len(weak) - 1} more" if len(weak) > 1 else ""
+    return f"; but with {found.n} examples of {scale.name} {would} (about {found.needed:,} would show {goal}{rest})"
 
 
 def _goal(scale: Scale) -> str:
@@ -128,16 +128,25 @@ def _floor(found: Sequence[Row], tasks: Sequence[Task]) -> str:
     if not tells:
         return WARNING if pairs else ""
     failed: dict[str, dict[str, list[str]]] = {}
+    tried: dict[str, set[str]] = {}
     for row, floor, task, name in tells:
+        tried.setdefault(row.series, set()).add(str(row.budgets[0]))
         if paired(row.quality(task), floor.quality(task), task, len(tells)).verdict != "better":
             failed.setdefault(row.series, {}).setdefault(name, []).append(str(row.budgets[0]))
     if not failed:
         return f"Every other method beats `{FLOOR}` at the same budget wherever the two can be told apart."
-    where = (
-        f"`{series}` on {listed([f'{task} (at {listed(budgets)})' for task, budgets in by_task.items()])}"
-        for series, by_task in failed.items()
-    )
+    where = (f"`{series}` on {_where(by_task, len(tried[series]))}" for series, by_task in failed.items())
     return f"Not better than `{FLOOR}` at the same budget: {'; '.join(where)}."
+
+
+def _where(by_task: dict[str, list[str]], budgets: int) -> str:
+    """On which tasks at which budgets; where that is nearly everywhere, how many."""
+    if len(by_task) > 2:
+        return f"{len(by_task)} tasks"
+    named = {task: "every budget" if 1 < len(at) == budgets else listed(at) for task, at in by_task.items()}
+    if len(set(named.values())) == 1:
+        return f"{listed(list(named))} (at {next(iter(named.values()))})"
+    return listed([f"{task} (at {at})" for task, at in named.items()])
 
 
 def _is_smaller(row: Row) -> bool:

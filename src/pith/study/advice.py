@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from operator import attrgetter
 from statistics import median
 
 SAME = 0.05
@@ -134,3 +135,9 @@ class Check:
 def median_error(checks: tuple[Check, ...], what: Callable[[Forecast], float]) -> float:
     """The median over checks of the error's size."""
     return median(abs(check.error(what)) for check in checks)
+
+
+ERRORS: dict[str, Callable[[Forecast], float]] = {
+    name: attrgetter(name) for name in ("bytes", "prefill", "decode", "prefill_ratio", "decode_ratio")
+}
+"""What a check compares."""

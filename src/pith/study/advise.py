@@ -127,7 +127,7 @@ class _Dense:
     def __init__(self, runs: Mapping[int, Sequence[Run]]) -> None:
         self._timed = set(runs)
         self._growth = {
-            name: Growth({n: median(map(attrgetter(name), some)) for n, some in runs.items()}, powers)
+            name: Growth({n: float(median(map(attrgetter(name), some))) for n, some in runs.items()}, powers)
             for name, powers in {"prefill": PREFILL, "decode": DECODE, "prefill_bytes": BYTES}.items()
         }
 
@@ -147,7 +147,7 @@ def _predicted(
     def grown(name: str, powers: Sequence[int], length: int) -> float:
         known = {n: ratio * getattr(dense.at(n), name) for n, ratio in ratios[name].items()}
         if length not in known and len(known) == 1:
-            return getattr(dense.at(length), name) * ratios[name][longest]
+            return float(getattr(dense.at(length), name)) * ratios[name][longest]
         return Growth(known, powers).at(length)
 
     def share(length: int) -> float:

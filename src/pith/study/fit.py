@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Protocol
 
 from pith.core import Recipe
@@ -15,8 +15,8 @@ from pith.study.compare import Study, Watch, compare
 from pith.study.here import Here
 from pith.study.kept import kept
 from pith.study.question import ask
-from pith.study.search import Aim, Search, SearchWatch
-from pith.study.sought import Sought, Tried
+from pith.study.search import Aim, Search, SearchWatch, changed
+from pith.study.sought import Reached, Sought, Tried
 from pith.study.store import Store
 from pith.tasks import Task
 
@@ -30,14 +30,8 @@ PROMPT = "The import statement"
 class FitWatch(SearchWatch, Watch, Protocol):
     """Told how the search goes on, and then how its best recipes are measured afresh."""
 
-
-@dataclass(frozen=True)
-class Reached:
-    """What a recipe reaches: bytes of weights and caches, the share of the quality kept, the ratio of decode times."""
-
-    memory: int
-    quality: float
-    latency: float
+    def measures(self, recipes: int) -> None:
+        """The search is over; so many recipes, the dense model among them, are measured afresh."""
 
 
 def fit(
@@ -74,6 +68,7 @@ def fit(
     tasks = tuple(held_out(task) for task in aim.tasks)
     recipes = (Recipe(), *(Recipe.parse(t.recipe) for t in finalists(tried, aim)))
     question = ask(loaded, recipes, tasks, length=aim.length, seed=aim.seed + 1)
+    watch.measures(len(recipes))
     measurer = Here(loaded, aim.length, aim.batch_size, aim.seed + 1, watch.progress)
     study = compare(question, store, measurer, watch)
     return study, _outcome(loaded, aim, study, search.dense_memory, tried)
@@ -81,8 +76,7 @@ def fit(
 
 def held_out(task: Task) -> Task:
     """The task with examples that the search has not seen; one without a seed has no others."""
-    seed = getattr(task, "seed", None)
-    return replace(task, seed=seed + 1) if isinstance(seed, int) else task
+    return changed(task, "seed", lambda seed: seed + 1)
 
 
 def with_front(tried: Sequence[Tried]) -> tuple[Tried, ...]:
@@ -155,6 +149,7 @@ def _outcome(loaded: Loaded, aim: Aim, study: Study, dense_memory: int, tried: t
         nearest=best,
         misses=misses_in_words(aim, fresh[best]),
         command=shlex.join(["pith", "generate", loaded.name, PROMPT, "--recipe", best]),
+        reached=fresh[best],
     )
 
 

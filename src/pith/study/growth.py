@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -34,7 +35,7 @@ class Growth:
         return self._measured[nearest] * self._sum(length) / self._sum(nearest)
 
     def _sum(self, length: int) -> float:
-        return sum(c * length**p for c, p in zip(self.coefficients, self._powers, strict=True))
+        return math.fsum(c * length**p for c, p in zip(self.coefficients, self._powers, strict=True))
 
 
 def _least_squares(measured: Mapping[int, float], powers: Sequence[int]) -> list[float]:

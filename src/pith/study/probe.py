@@ -39,8 +39,10 @@ class Found:
 
     def ratios(self, what: Callable[[Run], float]) -> dict[int, float]:
         """The median ratio to dense at each length."""
-        return {n: ratio_of([what(m) for m, _ in some], [what(d) for _, d in some])[0]
-                for n, some in sorted(self.pairs.items())}  # fmt: skip
+        return {
+            n: ratio_of([float(what(m)) for m, _ in some], [float(what(d)) for _, d in some])[0]
+            for n, some in sorted(self.pairs.items())
+        }
 
 
 @dataclass
@@ -119,15 +121,15 @@ class Prober:
 
     def _expected(self, run: Run, ran: int, length: int) -> float:
         """The seconds that a run is expected to take at a length, where it is known at another."""
-        read = run.prefill * (length / ran) ** _STEEP
+        read: float = run.prefill * (length / ran) ** _STEEP
         return (read + self._tokens * run.decode) * self.sample.share
 
     def _pair(self, found: Found, recipe: Recipe, length: int) -> None:
-        some = found.pairs.setdefault(length, [])
-        turns = [Recipe(), recipe]
-        runs = {str(r): self._run(r, length, like=recipe) for r in (turns if len(some) % 2 else reversed(turns))}
-        some.append((runs[str(recipe)], runs[str(Recipe())]))
-        self.dense.setdefault(length, []).append(runs[str(Recipe())])
+        odd = len(found.pairs.get(length, ())) % 2
+        first, second = (self._run(r, length, like=recipe) for r in ((Recipe(), recipe) if odd else (recipe, Recipe())))
+        mine, dense = (second, first) if odd else (first, second)
+        found.pairs.setdefault(length, []).append((mine, dense))
+        self.dense.setdefault(length, []).append(dense)
 
     def _run(self, recipe: Recipe, length: int, like: Recipe | None = None, warm: bool = False) -> Run:
         subject = Subject(self.loaded.model, self.loaded.tokenizer, recipe if len(recipe) else None)

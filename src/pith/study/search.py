@@ -7,7 +7,7 @@ import json
 import math
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Protocol
 
@@ -131,8 +131,9 @@ class Search:
         self._prompt: Any = timed_prompt(loaded.tokenizer, aim.length, aim.seed).to(loaded.model.device)
         self._few = tuple(fewer(task) for task in aim.tasks)
         self._asked = ask(loaded, (), aim.tasks, length=aim.length, seed=aim.seed)
-        self._dense_run = run_once(Subject(loaded.model, loaded.tokenizer), self._prompt)
-        self.dense_memory = self._memory(self._dense_run)
+        dense = run_once(Subject(loaded.model, loaded.tokenizer), self._prompt)
+        self.dense_memory = self._memory(dense)
+        self._held = dense.prefill_bytes  # after the prompt, by what was tried last
         self.calibrations = {str(task): task.calibrate(loaded.tokenizer) for task in (*self._few, *aim.tasks)}
 
     def run(self, trials: int, minutes: float | None = None) -> list[Tried]:
@@ -176,8 +177,7 @@ class Search:
         limit = self._aim.memory
         if limit is None or tried.memory is None or tried.memory <= limit:
             return None
-        run = run_once(self._subject(recipe), self._prompt)
-        grown = max(run.decoded_bytes - run.prefill_bytes, 0)
+        grown = (tried.memory - self._weights) // self._aim.batch - self._held
         nbytes = (limit - self._weights) // self._aim.batch - grown
         if nbytes < 1:
             return None
@@ -189,7 +189,8 @@ class Search:
         """A recipe as far as it is worth it: bytes, few examples, time, all examples."""
         text, aim = str(recipe), self._aim
         try:
-            memory = self._memory(run_once(self._subject(recipe), self._prompt))
+            run = run_once(self._subject(recipe), self._prompt)
+            memory, self._held = self._memory(run), run.prefill_bytes
             tried = Tried(text, memory, None, None, 0)
             if aim.memory is not None and memory > aim.memory:
                 return replace(tried, given_up=f"it takes {bytes_(memory)}")
@@ -274,7 +275,12 @@ class Search:
         return lambda done, total: self._watch.progress(what, done, total)
 
 
+def changed(task: Task, name: str, change: Callable[[int], int]) -> Task:
+    """The task with another value of a whole number, such as its seed; as it is where it has no such parameter."""
+    value = getattr(task, name, None)
+    return replace(task, **{name: change(value)}) if isinstance(value, int) else task
+
+
 def fewer(task: Task) -> Task:
     """The task with fewer examples, where it lets their number be chosen."""
-    count = getattr(task, "count", None)
-    return replace(task, count=max(count // FEW, min(FEWEST, count))) if isinstance(count, int) else task
+    return changed(task, "count", lambda count: max(count // FEW, min(FEWEST, count)))

@@ -29,6 +29,21 @@ class Tried:
 
 
 @dataclass(frozen=True)
+class Reached:
+    """What a recipe reaches when it is measured afresh.
+
+    Attributes:
+        memory: bytes of the weights and of the caches.
+        quality: the share of the dense model's score that it keeps, the lowest over the tasks.
+        latency: a decoded token's time, ratio to dense.
+    """
+
+    memory: int
+    quality: float
+    latency: float
+
+
+@dataclass(frozen=True)
 class Sought:
     """A search: the limits that were asked for, everything tried, and the outcome.
 
@@ -42,6 +57,7 @@ class Sought:
         nearest: the text of the recipe that comes nearest; the one found, where one was.
         misses: what the nearest one misses, in words; empty where it meets everything.
         command: a command line that uses the recipe.
+        reached: what the nearest one reaches; None where nobody measured it.
     """
 
     memory: int | None
@@ -53,3 +69,4 @@ class Sought:
     nearest: str
     misses: str
     command: str
+    reached: Reached | None = None

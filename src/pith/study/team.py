@@ -9,10 +9,11 @@ import warnings
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable
-from multiprocessing import get_context, parent_process
+from multiprocessing import get_all_start_methods, get_context, parent_process
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from signal import SIG_IGN, SIGINT, signal
+from typing import Any
 
 import torch
 
@@ -130,7 +131,7 @@ class Workers(Team):
         self._running: dict[Connection, tuple[str, BaseProcess]] = {}
 
     def _start(self, task: Job, name: str) -> None:
-        context = get_context("spawn")  # PyTorch's threads do not live through a fork
+        context = _context()
         mine, theirs = context.Pipe(duplex=False)
         process = context.Process(target=_process, args=(task, name, theirs), name=name, daemon=True)
         process.start()
@@ -157,6 +158,18 @@ class Workers(Team):
             process.join()
             pipe.close()
         self._running.clear()
+
+
+def _context() -> Any:
+    """How processes are started: from a clean one that has imported everything, or else each anew.
+
+    Never as forks of this one: PyTorch's threads do not live through that.
+    """
+    if "forkserver" not in get_all_start_methods():
+        return get_context("spawn")
+    context = get_context("forkserver")
+    context.set_forkserver_preload(["pith.study"])
+    return context
 
 
 def _process(task: Job, name: str, pipe: Connection) -> None:

@@ -66,13 +66,14 @@ def work(job: Job, name: str, alone: Callable[[], bool] = lambda: False) -> dict
         The recipes that cannot be applied to the model, and why, by the recipe's text.
 
     Raises:
-        PithError: the dense model or a task cannot be measured, or this machine has other files than the one that asks.
+        PithError: the dense model or a task cannot be measured, or the code or files here are not what the study
+            began with.
     """
     if Path(job.folder).is_dir():
         os.chdir(job.folder)
     torch.set_num_threads(job.threads)
     if _keys(job.question) != job.keys:
-        raise StoreError(f"the code or the files on {platform.node()} are not those of the machine that asks")
+        raise StoreError(f"the code or the tasks' files on {platform.node()} are not what the study began with")
     pieces = dict(zip(job.keys, _pieces(job.question), strict=True))
     refused: dict[str, str] = {}
     with Store(job.store) as store, _alive(store, name, alone):

@@ -24,8 +24,7 @@ _AROUND = 4
 class BitsPerByte(Windows):
     """How many bits the model needs for a byte of text after a long context; models with other tokenizers compare.
 
-        bits_per_byte = sum_{window, i < scored} -log2 p(x_{length + i} | x_{< length + i})
-                        / sum_{window} bytes of the text that its scored tokens stand for
+        bits_per_byte = sum_{window, i < scored} -log2 p(x_{length + i} | x_{< length + i}) / bytes of the scored text
 
     The windows and how they are read are those of `perplexity`. Bytes are those of UTF-8; a character that several
     tokens share counts where the last of them stands, so that one at a window's edge is counted once or not at all. The

@@ -38,7 +38,9 @@ def insert(filler: str, facts: Sequence[str], places: Sequence[float], in_order:
     at = [min((abs(end - place * size), end) for end in ends)[1] for place in places]
     pieces: list[str] = []
     done = 0
-    for position, _, sentence in sorted((a, i if in_order else 0, f) for i, (a, f) in enumerate(zip(at, facts, strict=True))):
+    for position, _, sentence in sorted(
+        (a, i if in_order else 0, f) for i, (a, f) in enumerate(zip(at, facts, strict=True))
+    ):
         pieces += [filler[done:position], sentence]
         done = position
     return "".join([*pieces, filler[done:]])

@@ -38,7 +38,9 @@ class Generated(Task):
     count: int = param(50, "questions", ge=1)
     seed: int = param(0, "of the questions", ge=0)
     query: Query = param("aware", "whether the cache is made smaller with the question in sight, or before it is known")
-    chat: bool = param(False, "whether the tokenizer's chat template comes on top; a reply then only has to hold the answer")
+    chat: bool = param(
+        False, "whether the tokenizer's chat template comes on top; a reply then only has to hold the answer"
+    )
 
     @abstractmethod
     def draw(self, rng: Random, room: Room) -> Example:
@@ -59,7 +61,7 @@ class Generated(Task):
 
     @property
     def wordy(self) -> int:
-        """How many times as long as the answer a reply may be: where its parts are looked for, it may be worded freely."""
+        """How many times as long as the answer a reply may be: one whose parts are looked for may be worded freely."""
         return 1 if self.match == "exact" else 2
 
     def examples(self, tokenizer: Any) -> tuple[Example, ...]:

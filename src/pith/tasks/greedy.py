@@ -62,7 +62,10 @@ def greedy(
     batch_size: int = 8,
     progress: Progress | None = None,
 ) -> list[str]:
-    """What the model answers to each prompt, as text; it does not depend on the batch size.
+    """What the model answers to each prompt, as text.
+
+    It does not depend on the batch size under any method to which a padded row is as good as one alone, which is all
+    but `kivi`, whose groups begin at slots.
 
     Args:
         model: a Transformers causal language model, with a recipe applied or not.
@@ -144,6 +147,18 @@ class _Stopped(StoppingCriteria):  # type: ignore[misc]
         return torch.tensor(done, device=input_ids.device)
 
 
+def require_template(tokenizer: Any) -> None:
+    """Refuses a tokenizer without a chat template.
+
+    Raises:
+        InputError: it has none.
+    """
+    if not getattr(tokenizer, "chat_template", None):
+        raise InputError(
+            f"chat=True is not allowed: the tokenizer {type(tokenizer).__name__} has no chat template; allowed is False"
+        )
+
+
 def _read(model: Any, ids: Int[Tensor, "batch tokens"], mask: Int[Tensor, "batch tokens"]) -> Any:
     """The cache of a model that has read some text."""
     extra: dict[str, Any] = dict(last_only(model))
@@ -171,13 +186,10 @@ def _plain(tokenizer: Any, context: str, question: str) -> tuple[list[int], list
 
 
 def _in_template(tokenizer: Any, context: str, question: str) -> tuple[list[int], list[int]]:
-    if not getattr(tokenizer, "chat_template", None):
-        raise InputError(
-            f"chat=True is not allowed: the tokenizer {type(tokenizer).__name__} has no chat template; allowed is False"
-        )
+    require_template(tokenizer)
     words = [{"role": "user", "content": context + question}]
     text: str = tokenizer.apply_chat_template(words, tokenize=False, add_generation_prompt=True)
-    head = text[: text.rindex(question.strip())]
+    head = text[: text.rindex(question.rstrip())]
 
     def encode(part: str) -> list[int]:
         return list(tokenizer(part, add_special_tokens=False, verbose=False).input_ids)

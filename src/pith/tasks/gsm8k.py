@@ -15,7 +15,7 @@ from pith.core import InputError, param
 from pith.models import Subject, require_positions
 from pith.tasks.base import Calibration, Progress, Quality, Query, Task
 from pith.tasks.greedy import Prompt, greedy
-from pith.tasks.interval import wilson_interval
+from pith.tasks.scoring import share_interval
 
 MARK = "####"
 """What stands before the final number of a worked answer."""
@@ -70,21 +70,14 @@ class GSM8K(Task):
         Raises:
             InputError: the file will not do, the prompts are too long, or the tokenizer has no chat template.
         """
-        examples, problems = self.problems()
-        context = "".join(f"Question: {one.question}\nAnswer: {one.answer}\n\n" for one in examples)
-        prompts = [
-            Prompt.of(subject.tokenizer, context, f"Question: {one.question}\nAnswer:", self.max_new_tokens, self.chat)
-            for one in problems
-        ]
+        (_, problems), prompts = self.problems(), self.prompts(subject.tokenizer)
         longest = max(len(prompt.context) + len(prompt.question) for prompt in prompts)
         what = f"{self.name}: shots={self.shots} with max_new_tokens={self.max_new_tokens}"
         require_positions(subject.model, longest + self.max_new_tokens, what)
-        prompts = [replace(prompt, stop=(STOP,)) for prompt in prompts]
         with subject.applied() as model:
             replies = greedy(model, subject.tokenizer, prompts, batch_size=batch_size, progress=progress)
         scores = [self.score(reply, problem) for reply, problem in zip(replies, problems, strict=True)]
-        low, high = wilson_interval(round(sum(scores)), self.count)
-        return Quality(sum(scores) / self.count, low, high, self.count, tuple(scores))
+        return Quality(sum(scores) / self.count, *share_interval(scores), self.count, tuple(scores))
 
     def calibrate(self, tokenizer: Any) -> Calibration:
         """An oracle writes the reference; a guesser writes that of another question, any of the file's."""
@@ -93,6 +86,18 @@ class GSM8K(Task):
         chance = sum(numbers[problem.number] - 1 for problem in problems) / (len(every) - 1) if len(every) > 1 else 0.0
         oracle = sum(self.score(problem.answer, problem) for problem in problems)
         return Calibration(oracle / self.count, chance / self.count)
+
+    def prompts(self, tokenizer: Any) -> list[Prompt]:
+        """What is read for each question, as tokens.
+
+        Raises:
+            InputError: as of `problems`, or the tokenizer has no chat template.
+        """
+        examples, problems = self.problems()
+        context = "".join(f"Question: {one.question}\nAnswer: {one.answer}\n\n" for one in examples)
+        questions = (f"Question: {one.question}\nAnswer:" for one in problems)
+        most, chat = self.max_new_tokens, self.chat
+        return [replace(Prompt.of(tokenizer, context, one, most, chat), stop=(STOP,)) for one in questions]
 
     def problems(self) -> tuple[tuple[Problem, ...], tuple[Problem, ...]]:
         """The worked examples and the questions; more questions do not change the first ones.
@@ -130,17 +135,21 @@ def number_of(reply: str, flexible: bool = True) -> str | None:
     return numbers[-1] if numbers else None
 
 
-@lru_cache(maxsize=4)  # every recipe of a comparison is asked the same
 def _problems(path: str | None) -> tuple[Problem, ...]:
     if path is None:
         raise InputError("gsm8k: path=None is not allowed; allowed is a JSON Lines file, such as path='gsm8k.jsonl'")
     try:
-        lines = Path(path).read_text(encoding="utf-8").split("\n")
+        return _parsed(path, Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"gsm8k: path={path!r} cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:
         raise InputError(f"gsm8k: path={path!r} is no text in UTF-8") from None
-    return tuple(_problem(path, place, line) for place, line in enumerate(lines, start=1) if line.strip())
+
+
+@lru_cache(maxsize=4)  # every recipe of a comparison is asked the same
+def _parsed(path: str, text: str) -> tuple[Problem, ...]:
+    lines = enumerate(text.split("\n"), start=1)
+    return tuple(_problem(path, place, line) for place, line in lines if line.strip())
 
 
 def _problem(path: str, place: int, line: str) -> Problem:

@@ -84,8 +84,8 @@ def load(name: str, include: str | None, fewshot: int | None) -> dict[str, Any]:
 
 
 def examples_of(
-    loaded: dict[str, Any], reader: Any, score: str | None, count: int | None, seed: int
-) -> list[Scored]:  # fmt: skip
+    loaded: dict[str, Any], reader: Any, score: str | None, count: int | None, seed: int, chat: bool = False
+) -> list[Scored]:
     """Every example's score and weight, in the tasks' order.
 
     Args:
@@ -94,6 +94,7 @@ def examples_of(
         score: the metric; None is each task's main one.
         count: the most examples of each task; None is all.
         seed: of the draw of worked examples.
+        chat: whether prompts stand in the reader's chat template, worked examples as earlier turns.
 
     Raises:
         InputError: a task has no such metric, or the harness refuses to ask it so.
@@ -103,7 +104,15 @@ def examples_of(
         task.set_fewshot_seed(seed=seed)
     try:
         with silent():
-            found = harness("evaluator").evaluate(reader, loaded, limit=count, bootstrap_iters=0, log_samples=True)
+            found = harness("evaluator").evaluate(
+                reader,
+                loaded,
+                limit=count,
+                bootstrap_iters=0,
+                log_samples=True,
+                apply_chat_template=chat,
+                fewshot_as_multiturn=chat,
+            )
     except PithError:
         raise
     except (ValueError, AssertionError) as error:

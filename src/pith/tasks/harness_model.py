@@ -73,6 +73,21 @@ class _Answering:
         special = {} if add_special_tokens is None else {"add_special_tokens": add_special_tokens}
         return list(self.tokenizer(string, verbose=False, **special).input_ids)
 
+    def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
+        """Turns of a talk as one text; without a prompt for the next one, the last turn is left open."""
+        text: str = self.tokenizer.apply_chat_template(
+            chat_history,
+            tokenize=False,
+            add_generation_prompt=add_generation_prompt,
+            continue_final_message=not add_generation_prompt,
+        )
+        return text
+
+    @property
+    def tokenizer_name(self) -> str:
+        """Under which the harness would keep what it is told to."""
+        return str(self.tokenizer.name_or_path)
+
     def _loglikelihood_tokens(self, requests: Sequence[Any], **_: Any) -> list[tuple[float, bool]]:
         pairs = [(tuple(context), tuple(answer)) for _, context, answer in requests]
         return log_likelihoods(self.model, pairs, self.max_length, self._batch_size, self._chunk, self._told)

@@ -10,7 +10,7 @@ from statistics import NormalDist, fmean, stdev
 LEVEL = 0.95
 
 
-def wilson_interval(hits: int, n: int) -> tuple[float, float]:
+def wilson_interval(hits: float | int, n: int) -> tuple[float, float]:
     """Wilson's score interval of a share; it holds its level at shares near 0 and 1 too.
 
     (p + z^2 / 2n -+ z sqrt(p (1 - p) / n + z^2 / 4n^2)) / (1 + z^2 / n),  p = hits / n

@@ -9,9 +9,11 @@ from typing import Any, ClassVar
 from pith.core import InputError, param
 from pith.models import Subject
 from pith.tasks.base import Calibration, Progress, Quality, Query, Task
+from pith.tasks.greedy import require_template
 from pith.tasks.harness import Scored, examples_of, load, oracle_and_chance
 from pith.tasks.harness_model import harness_model
-from pith.tasks.interval import t_interval, wilson_interval
+from pith.tasks.interval import t_interval
+from pith.tasks.scoring import share_interval
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +41,7 @@ class LmEval(Task):
     count: int | None = param(None, "examples, of each task the first; none is all", ge=1)
     fewshot: int | None = param(None, "worked examples in the prompt; none is what the task says", ge=0)
     include: str | None = param(None, "path of a folder with task files of one's own")
+    chat: bool = param(False, "whether prompts stand in the tokenizer's chat template")
     chunk: int = param(1, "tokens of a given answer that are read at once", ge=1)
     seed: int = param(0, "of the draw of worked examples", ge=0)
 
@@ -51,15 +54,17 @@ class LmEval(Task):
         """Measures the subject; `scores` are the examples' own.
 
         Raises:
-            InputError: lm-eval is not installed, the task cannot be loaded, or it has no such metric.
+            InputError: lm-eval is not installed, the task cannot be loaded or has no such metric, or the tokenizer has
+                no chat template.
         """
         loaded = load(self.task, self.include, self.fewshot)
+        if self.chat:
+            require_template(subject.tokenizer)
         with subject.applied() as model:
             reader = harness_model(model, subject.tokenizer, batch_size, self.chunk, progress)
-            found = examples_of(loaded, reader, self.score, self.count, self.seed)
+            found = examples_of(loaded, reader, self.score, self.count, self.seed, self.chat)
         scores = _scores(found)
-        low, high = _interval(self, scores)
-        return Quality(sum(scores) / len(scores), low, high, len(scores), tuple(scores))
+        return Quality(sum(scores) / len(scores), *_interval(self, scores), len(scores), tuple(scores))
 
     def calibrate(self, tokenizer: Any) -> Calibration:
         """An oracle gives the reference answers; a guesser names one of the choices, where there are any."""
@@ -74,7 +79,7 @@ def _scores(found: Sequence[Scored]) -> list[float]:
 
 def _interval(task: LmEval, scores: Sequence[float]) -> tuple[float, float]:
     if set(scores) <= {0.0, 1.0}:
-        return wilson_interval(round(sum(scores)), len(scores))
+        return share_interval(scores)
     if len(scores) < 2:
         raise InputError(f"{task.name}: one example of {task.task!r} has no interval; allowed are 2 or more")
     return t_interval(scores)

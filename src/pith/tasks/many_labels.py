@@ -20,9 +20,9 @@ class ManyLabels(Generated):
     """How often the model gives a text the label that demonstrations teach: the share of exactly right labels.
 
     Each label owns two words. A demonstration is both of them with a word that means nothing, in any order, and the
-    label: " canoe apple river is lemon."; the text that is asked for is put together in the same way. Every round shows each label once, so a prompt holds them all; the
-    length is filled with rounds. As in LIConBench (arXiv 2404.02060): with many labels the model must read all of a long
-    prompt. The interval is Wilson's.
+    label: " canoe apple river is lemon."; the text that is asked for is put together in the same way. Every round shows
+    each label once, so a prompt holds them all; the length is filled with rounds. As in LIConBench (arXiv 2404.02060):
+    with many labels the model must read all of a long prompt. The interval is Wilson's.
 
     Deviates: the texts are generated, so that the label follows from the demonstrations alone and from nothing that the
     model knew; LIConBench takes six sets of texts that people labelled, with one to five rounds.

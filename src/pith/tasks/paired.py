@@ -29,7 +29,7 @@ class Difference:
     """How far one subject's score is from another's, example by example.
 
     Attributes:
-        value: the mean of (mine - other); of a logarithmic task the ratio mine / other, as the exponential of that mean.
+        value: the mean of (mine - other); of a logarithmic task its exponential, the ratio mine / other.
         low, high: its 95 % confidence interval, corrected for the number of comparisons.
         verdict: "better" or "worse" where the interval leaves out no difference (0, or a ratio of 1).
         detectable: the smallest difference (or ratio above 1) that so many examples tell with a power of 80 %;
@@ -66,7 +66,7 @@ def paired(mine: Quality, other: Quality, task: Task, comparisons: int = 1) -> D
     """
     if len(mine.scores) != len(other.scores):
         raise InputError(
-            f"{task.name}: {len(mine.scores)} scores cannot be paired with {len(other.scores)}; allowed are equal numbers"
+            f"{task.name}: {len(mine.scores)} scores cannot be paired with {len(other.scores)}; allowed are as many"
         )
     level = 1 - (1 - LEVEL) / comparisons
     if not all(map(math.isfinite, (*mine.scores, *other.scores))):

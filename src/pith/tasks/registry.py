@@ -6,7 +6,9 @@ import importlib
 import inspect
 import pkgutil
 import re
+from collections.abc import Mapping
 from functools import cache
+from types import MappingProxyType
 from typing import Any
 
 import pith.tasks
@@ -68,7 +70,7 @@ def task_calls(text: str) -> list[Call]:
     return [Call(name, call.values) for call in calls for name in SUITES.get(call.name, (call.name,))]
 
 
-def parse_tasks(text: str, settings: dict[str, Any] | None = None) -> list[Task]:
+def parse_tasks(text: str, settings: Mapping[str, Any] = MappingProxyType({})) -> list[Task]:
     """The tasks that a text such as `"needle(length=2048, keys=4),perplexity"` stands for, each once, in its order.
 
     Args:
@@ -83,7 +85,7 @@ def parse_tasks(text: str, settings: dict[str, Any] | None = None) -> list[Task]
     for call in task_calls(text):
         kind = task(call.name)
         takes = {p.name for p in kind.parameters()}
-        found[kind.build(**{k: v for k, v in (settings or {}).items() if k in takes} | call.values)] = None
+        found[kind.build(**{**{k: v for k, v in settings.items() if k in takes}, **call.values})] = None
     return list(found)
 
 

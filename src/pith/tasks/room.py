@@ -46,7 +46,9 @@ class Room:
             InputError: it does not.
         """
         if not self.fits(example):
-            raise InputError(f"{self.owner}: length={self.length} is too short; such an example takes {self.size(example)}")
+            raise InputError(
+                f"{self.owner}: length={self.length} is too short; such an example takes {self.size(example)}"
+            )
         return example
 
     def filled(self, build: Callable[[int], Example], least: int, most: int, near: int | None = 8) -> Example:

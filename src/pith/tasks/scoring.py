@@ -22,12 +22,12 @@ GUESSES = 200
 def score(example: Example, reply: str, match: Match) -> float:
     """A reply's score, 0 to 1.
 
-    "all" and "any" are RULER's string match: a part counts where it stands in the reply, in any case of letters. It must
-    stand there as a word of its own, so that "sun" is not found in "sunset".
+    "all" and "any" are RULER's string match: a part counts where it stands in the reply, in any case of letters. It
+    must stand there as a word of its own, so that "sun" is not found in "sunset".
     """
     if match == "exact":
         return float(reply.strip() == example.answer.strip())
-    found = [re.search(rf"(?<![\\w-]){re.escape(part)}(?![\\w-])", reply, re.IGNORECASE) for part in example.parts]
+    found = [re.search(rf"(?<![\w-]){re.escape(part)}(?![\w-])", reply, re.IGNORECASE) for part in example.parts]
     hits = [one is not None for one in found]
     return float(any(hits)) if match == "any" else fmean(hits)
 
@@ -57,10 +57,12 @@ def _guessed(example: Example, match: Match, index: int) -> float:
 
 
 def share_interval(scores: Sequence[float]) -> tuple[float, float]:
-    """The 95 % interval of a mean of scores from 0 to 1: Wilson's where all are 0 or 1, else Student's within [0, 1]."""
-    if all(one in (0.0, 1.0) for one in scores):
-        return wilson_interval(round(sum(scores)), len(scores))
-    if len(scores) == 1:
-        return 0.0, 1.0
+    """The 95 % interval of the mean of scores in [0, 1]: Student's, cut to that; Wilson's where all are 0 or 1.
+
+    Wilson's too where all are equal, of which Student's would say that they are certain: no score in [0, 1] spreads more
+    than a share of hits does, so its interval is never too short.
+    """
+    if len(set(scores)) == 1 or all(one in (0.0, 1.0) for one in scores):
+        return wilson_interval(sum(scores), len(scores))
     low, high = t_interval(scores)
     return max(low, 0.0), min(high, 1.0)

@@ -67,9 +67,8 @@ class Windows(Task):
         return self.quality(torch.cat(losses), subject.tokenizer)
 
     def calibrate(self, tokenizer: Any) -> Calibration:
-        """A guesser knows how often each token stands in the text, and nothing of what came before.
-
-            p(token) = (its number in the text + 1) / (tokens of the text + size of the vocabulary)
+        """A guesser knows how often each token stands in the text, and nothing of what came before: of every token one
+        more is counted than there are.
         """
         tokens = tokens_of(tokenizer, self._read())
         counts = Counter(tokens)

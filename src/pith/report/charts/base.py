@@ -83,19 +83,43 @@ def chosen(rows: Sequence[Row], most: int, first: Row | None = None) -> list[Row
     return [*wanted, *(row for row in rows if row not in wanted)][:most]
 
 
+def ratios(values: Sequence[float], title: str) -> dict[str, Any]:
+    """Scale and axis for ratios to the dense model: logarithmic where they reach over more than a factor of six."""
+    low, high = min(values), max(values)
+    if high <= 6 * low:
+        return {"scale": alt.Scale(zero=False, padding=14), "axis": alt.Axis(title=title, format="~g")}
+    ends = [low / 1.25, high * 1.25]
+    ticks = [t for t in (a * b for b in (0.001, 0.01, 0.1, 1, 10, 100) for a in (1, 2, 5)) if ends[0] <= t <= ends[1]]
+    return {
+        "scale": alt.Scale(type="log", domain=ends, nice=False),
+        "axis": alt.Axis(title=title, format="~g", values=ticks),
+    }
+
+
 def chart_of(values: list[dict[str, Any]]) -> alt.Chart:
     """A chart that holds its data."""
     return alt.Chart(alt.Data(values=values))
 
 
-def filled(look: Style) -> dict[str, Any]:
-    """A point in a series' style, with a thin line of the ground around it."""
+def looked(look: Style) -> dict[str, str]:
+    """A style as part of a value, which `marked` and literal channels draw."""
+    return {"colour": look.colour, "shape": look.shape}
+
+
+def literal(field: str) -> dict[str, Any]:
+    """A channel whose values are drawn as they are: colours and paths."""
+    return {"field": field, "type": "nominal", "scale": None, "legend": None}
+
+
+def marked(base: alt.Chart) -> alt.Chart:
+    """Points in their series' styles, with a thin line of the ground around them."""
     # size is an area: a custom path of unit radius is drawn with a radius of half its root
-    return {"shape": look.shape, "fill": look.colour, "stroke": "var(--surface)", "strokeWidth": 0.15, "size": 80}
+    points = base.mark_point(stroke="var(--surface)", strokeWidth=0.15, size=80, opacity=1, filled=True)
+    return points.encode(fill=literal("colour"), shape=literal("shape"), description="said:N")
 
 
-def drawn(chart: alt.TopLevelMixin, height: int | None, width: int = WIDTH) -> str:
-    """The chart as SVG: colours from the page, and of each mark what is said of it as a title."""
+def spec(chart: alt.TopLevelMixin, height: int | None = None, width: int = WIDTH) -> dict[str, Any]:
+    """The chart as Vega-Lite: fonts and quiet lines; with a height, a size for all of it."""
     if height is not None:
         fit = alt.AutoSizeParams(type="fit", contains="padding")
         chart = chart.properties(width=width, height=height, autosize=fit)
@@ -106,12 +130,22 @@ def drawn(chart: alt.TopLevelMixin, height: int | None, width: int = WIDTH) -> s
     legend = alt.LegendConfig(labelColor="var(--text)", labelFontSize=11, labelLimit=340, title=None, symbolSize=120)
     head = alt.HeaderConfig(labelColor="var(--text)", labelFontSize=11, labelLimit=190, title=None)
     chart = chart.configure(font=FONT, background="transparent", axis=quiet, legend=legend, header=head)
-    chart = chart.configure_view(stroke=None).configure_text(fontSize=11)
-    svg: str = vl_convert.vegalite_to_svg(chart.to_dict())
+    found: dict[str, Any] = chart.configure_view(stroke=None).configure_text(fontSize=11).to_dict(validate=False)
+    return found
+
+
+def svg_of(spec: dict[str, Any]) -> str:
+    """A drawing: its colours are the page's, and what is said of each mark is its title."""
+    svg: str = vl_convert.vegalite_to_svg(spec)
     svg = _EMPTY.sub("", _SPOKEN.sub("", _MARK.sub(_titled, svg)))
     svg = _LONG.sub(lambda long: re.sub(r"\d+\.\d{3,}", lambda n: f"{float(n[0]):.2f}", long[0]), svg)
     # inside HTML the name spaces are known, and the size is the page's to choose
     return re.sub(r'<svg [^>]*?(viewBox="[^"]*")[^>]*>', r"<svg \1>", svg, count=1)
+
+
+def drawn(chart: alt.TopLevelMixin, height: int, width: int = WIDTH) -> str:
+    """The chart as SVG."""
+    return svg_of(spec(chart, height, width))
 
 
 def _titled(mark: re.Match[str]) -> str:

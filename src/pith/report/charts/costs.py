@@ -7,29 +7,35 @@ from typing import Any
 
 import altair as alt
 
-from pith.report.charts.base import JOINT, Chart, chart_of, drawn, filled, styles
+from pith.report.charts.base import JOINT, Chart, chart_of, drawn, literal, looked, marked, ratios, styles
 from pith.report.row import Row
 from pith.report.words import percent, seconds
 
 
 def time_chart(rows: Sequence[Row]) -> Chart:
     """Each recipe's decode time as a ratio to the dense model's, with its spread."""
-    speeds = [(row, row.measurement.speed) for row in rows if not row.is_dense]
-    values = [{"recipe": r.label, "value": s.decode_ratio, "low": s.decode_ratio * max(0.05, 1 - s.spread),
-               "high": s.decode_ratio * (1 + s.spread),
-               "said": f"{r.label}{JOINT}{s.decode_ratio:.2f}x, {seconds(s.decode)} a token"}
-              for r, s in speeds]  # fmt: skip
-    wide = max(v["high"] for v in values) > 6 * min(v["low"] for v in values)
-    scale = alt.Scale(type="log" if wide else "linear", zero=False, padding=12)
-    x = alt.X("value:Q", scale=scale, axis=alt.Axis(title="decode time, ratio to dense", format="~g"))
+    speeds, looks = [(row, row.measurement.speed) for row in rows if not row.is_dense], styles(rows)
+    values: list[dict[str, Any]] = [
+        {
+            "recipe": r.label,
+            "value": s.decode_ratio,
+            "low": s.decode_ratio * max(0.05, 1 - s.spread),
+            "high": s.decode_ratio * (1 + s.spread),
+            "said": f"{r.label}{JOINT}{s.decode_ratio:.2f}x, {seconds(s.decode)} a token",
+            **looked(looks[r.series]),
+        }
+        for r, s in speeds
+    ]
+    ends = [1.0, *(v[end] for v in values for end in ("low", "high"))]
+    x = alt.X("value:Q", **ratios(ends, "decode time, ratio to dense"))
     layers = [
         chart_of([{"value": 1.0}]).mark_rule(color="var(--text)", strokeDash=[5, 4], aria=False).encode(x=x),
-        *_whiskers(rows, values, x),
+        *_whiskers(values, x),
     ]
     return Chart(
         "decode-time",
         "Decode time",
-        "Left of the dashed line is faster than the dense model. Bars show how far the runs spread.",
+        "Left of the dashed line is faster than the dense model. Bars are 95% intervals of the median of the runs.",
         "Decode time as a ratio to dense. " + "; ".join(f"{r.label} {s.decode_ratio:.2f}x" for r, s in speeds) + ".",
         drawn(alt.layer(*layers), height=45 + 22 * len(values)),
     )
@@ -37,16 +43,24 @@ def time_chart(rows: Sequence[Row]) -> Chart:
 
 def bytes_chart(rows: Sequence[Row]) -> Chart:
     """Each recipe's measured share of the dense cache beside the claimed one."""
-    held = [(row, row.measurement.bytes) for row in rows if not row.is_dense]
-    values = [{"recipe": r.label, "value": b.measured, "low": min(b.measured, b.claimed),
-               "high": max(b.measured, b.claimed), "claimed": b.claimed,
-               "said": f"{r.label}{JOINT}claims {percent(b.claimed)}, holds {percent(b.measured)}"}
-              for r, b in held]  # fmt: skip
+    held, looks = [(row, row.measurement.bytes) for row in rows if not row.is_dense], styles(rows)
+    values = [
+        {
+            "recipe": r.label,
+            "value": b.measured,
+            "low": min(b.measured, b.claimed),
+            "high": max(b.measured, b.claimed),
+            "claimed": b.claimed,
+            "said": f"{r.label}{JOINT}claims {percent(b.claimed)}, holds {percent(b.measured)}",
+            **looked(looks[r.series]),
+        }
+        for r, b in held
+    ]
     top = max(1.0, *(max(b.measured, b.claimed) for _, b in held))
     axis = alt.Axis(title="share of the dense cache", format="~%")
     x = alt.X("value:Q", scale=alt.Scale(domain=[0, top]), axis=axis)
     claimed = chart_of(values).mark_tick(color="var(--text)", thickness=2, size=15, aria=False)
-    layers = [*_whiskers(rows, values, x), claimed.encode(x=alt.X("claimed:Q"), y=_by_recipe(values))]
+    layers = [*_whiskers(values, x), claimed.encode(x=alt.X("claimed:Q"), y=_by_recipe(values))]
     return Chart(
         "claimed-measured",
         "Claimed against measured",
@@ -57,16 +71,11 @@ def bytes_chart(rows: Sequence[Row]) -> Chart:
     )  # fmt: skip
 
 
-def _whiskers(rows: Sequence[Row], values: list[dict[str, Any]], x: alt.X) -> list[alt.Chart]:
+def _whiskers(values: list[dict[str, Any]], x: alt.X) -> list[alt.Chart]:
     """One mark and one bar from low to high for each recipe, in its series' style."""
-    of_series = {row.label: row.series for row in rows}
-    layers = []
-    for series, look in styles(rows).items():
-        base = chart_of([v for v in values if of_series[v["recipe"]] == series]).encode(y=_by_recipe(values))
-        rule = base.mark_rule(color=look.colour, strokeWidth=1.5, aria=False)
-        layers.append(rule.encode(x=alt.X("low:Q"), x2="high:Q"))
-        layers.append(base.mark_point(opacity=1, **filled(look)).encode(x=x, description="said:N"))
-    return layers
+    base = chart_of(values).encode(y=_by_recipe(values))
+    bars = base.mark_rule(strokeWidth=1.5, aria=False)
+    return [bars.encode(x=alt.X("low:Q"), x2="high:Q", stroke=literal("colour")), marked(base).encode(x=x)]
 
 
 def _by_recipe(values: list[dict[str, Any]]) -> alt.Y:

@@ -10,7 +10,7 @@ from typing import Any
 
 import altair as alt
 
-from pith.report.charts.base import Chart, chart_of, drawn
+from pith.report.charts.base import Chart, spec, svg_of
 from pith.report.row import Row
 from pith.report.words import headings
 from pith.tasks import Task
@@ -52,11 +52,12 @@ def depth_maps(rows: Sequence[Row], tasks: Sequence[Task]) -> list[Maps]:
 def _maps(rows: Sequence[Row], tasks: Sequence[Task], name: str) -> Maps:
     lengths = [str(length) for length in sorted({_length(task) for task in tasks})]
     values = {row.label: _cells(row, tasks) for row in rows}
-    charts = tuple(_chart(label, cells, lengths, name) for label, cells in values.items())
+    one = spec(alt.layer(*_layers(lengths), data=alt.Data(values=[])))
+    charts = tuple(_chart(label, cells, lengths, one) for label, cells in values.items())
     everything = [{"recipe": label, **cell} for label, cells in values.items() for cell in cells]
     facet = alt.Facet("recipe:N", sort=list(values), title=None)
     together = alt.layer(*_layers(lengths), data=alt.Data(values=everything)).facet(facet, columns=4)
-    whole = Chart(f"{name}-depth", name, "", "", drawn(together, height=None))
+    whole = Chart(f"{name}-depth", name, "", "", svg_of(spec(together)))
     return Maps(name, charts, whole)
 
 
@@ -71,9 +72,10 @@ def _cells(row: Row, tasks: Sequence[Task]) -> list[dict[str, Any]]:
         for index, scores in sorted(bins.items()):
             mean = fmean(scores)
             step = min(int(mean * STEPS), STEPS - 1)
-            found.append({"length": str(_length(task)), "bin": index, "depth": _depth(index), "value": mean,
-                          "text": f"{mean:.2f}", "ground": f"var(--heat-{step})", "ink": f"var(--ink-{step})",
-                          "said": f"{_depth(index)} of {_length(task)} tokens: {mean:.2f} over {len(scores)} examples"})  # fmt: skip
+            said = f"{_depth(index)} of {_length(task)} tokens: {mean:.2f} over {len(scores)} examples"
+            shade = {"ground": f"var(--heat-{step})", "ink": f"var(--ink-{step})"}
+            cell: dict[str, Any] = {"length": str(_length(task)), "bin": index, "depth": _depth(index), "value": mean}
+            found.append({**cell, **shade, "text": f"{mean:.2f}", "said": said})
     return found
 
 
@@ -99,7 +101,7 @@ def _layers(lengths: list[str]) -> list[alt.Chart]:
     ]
 
 
-def _chart(label: str, cells: list[dict[str, Any]], lengths: list[str], name: str) -> Chart:
-    layered = alt.layer(*_layers(lengths), data=alt.Data(values=cells))
+def _chart(label: str, cells: list[dict[str, Any]], lengths: list[str], one: dict[str, Any]) -> Chart:
     ordered = sorted(cells, key=lambda c: (lengths.index(c["length"]), c["bin"]))
-    return Chart(f"{name}-depth", label, "", f"{label}: " + "; ".join(c["said"] for c in ordered), drawn(layered, None))
+    said = f"{label}: " + "; ".join(c["said"] for c in ordered)
+    return Chart(label, label, "", said, svg_of({**one, "data": {"values": cells}}))

@@ -36,7 +36,7 @@ def search_chart(sought: Sought) -> Chart | None:
         "found": {"shape": SHAPES["diamond"], "fill": "var(--series-1)", "opacity": 1, "size": 170},
     }
     for kind, look in looks.items():
-        points = chart_of([v for v in values if v["kind"] == kind]).mark_point(**look)
+        points = chart_of([v for v in values if v["kind"] == kind]).mark_point(**{"stroke": "var(--surface)", **look})
         layers.append(points.encode(x=x, y=y, description="said:N"))
     hidden = len(sought.tried) - len(tried)
     rest = f" {hidden} more were given up before their quality was known." if hidden else ""
@@ -77,11 +77,11 @@ def _limits(sought: Sought, xs: list[float], ys: list[float], x: alt.X, y: alt.Y
     limits = [base.mark_rule(color="var(--accent)", strokeDash=[5, 4], aria=False).encode(y=y)]
     if sought.memory:
         limits.append(base.mark_rule(color="var(--accent)", strokeDash=[5, 4], aria=False).encode(
-            x=alt.X("right:Q", scale=x.scale)))  # fmt: skip
+            x=alt.X("right:Q")))  # fmt: skip
     return [
         base.mark_rect(color="var(--accent)", opacity=0.1, aria=False).encode(x=x, x2="right:Q", y=y, y2="top:Q"),
         *limits,
-        dense.mark_point(shape=SHAPES["plus"], fill="var(--text)", size=80, opacity=1).encode(
+        dense.mark_point(shape=SHAPES["plus"], fill="var(--text)", stroke="var(--surface)", size=80, opacity=1).encode(
             x=x, y=y, description="said:N"),
         dense.mark_text(text="dense", dy=-11, color="var(--text)", aria=False).encode(x=x, y=y),
     ]  # fmt: skip

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 from typing import ClassVar, Literal
 
@@ -47,7 +47,9 @@ class Niah(Generated):
     def draw(self, rng: Random, room: Room) -> generate.Example:
         """Facts in a haystack; a guesser names values that stand in it."""
         if self.queries > self.keys:
-            raise InputError(f"{self.name}: queries={self.queries} is not allowed; allowed are at most keys={self.keys}")
+            raise InputError(
+                f"{self.name}: queries={self.queries} is not allowed; allowed are at most keys={self.keys}"
+            )
         state = rng.random()
         if self.haystack == "needles":
             return room.filled(lambda more: self._among_needles(Random(state), more), 0, MOST)
@@ -65,10 +67,7 @@ class Niah(Generated):
         rng.shuffle(stated)
         places = [index / max(len(stated) - 1, 1) for index in range(len(stated))]
         context = "".join(generate.fact(key, value) for key, value in stated)
-        example = self._asked(stated, asked, places)
-        return generate.Example(
-            context, example.question, example.answer, example.answers, example.candidates, example.depth
-        )
+        return replace(self._asked(stated, asked, places), context=context)
 
     def _asked(self, stated: list[tuple[str, str]], asked: list[str], places: list[float]) -> generate.Example:
         """The question for some keys; the depth is known where one value is the answer."""

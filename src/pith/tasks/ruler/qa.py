@@ -12,16 +12,25 @@ from pith.tasks.generated import Generated, default
 from pith.tasks.room import Room
 from pith.tasks.scoring import Match
 
-FIRST = """Ada Bruno Carla Dario Edda Felix Greta Hugo Irma Jonas Klara Lars Mira Nils Olga Pablo Rita Stefan Tilda
-Ulrich Vera Walter Yvonne Zeno Alma Boris Celia Dora Emil Flora Gustav Hanna Ivan Julia Kurt Lena""".split()
-LAST = """Adler Becker Cole Dunn Engel Fischer Grant Huber Ingram Jansen Keller Lang Moser Nolan Otto Peters Quinn
+_FIRST = """
+Ada Bruno Carla Dario Edda Felix Greta Hugo Irma Jonas Klara Lars Mira Nils Olga Pablo Rita Stefan Tilda
+Ulrich Vera Walter Yvonne Zeno Alma Boris Celia Dora Emil Flora Gustav Hanna Ivan Julia Kurt Lena
+"""
+_LAST = """
+Adler Becker Cole Dunn Engel Fischer Grant Huber Ingram Jansen Keller Lang Moser Nolan Otto Peters Quinn
 Reuter Sommer Tanner Unger Vogel Weber Young Ziegler Abbott Brandt Carver Decker Ellis Foster Gruber Holt Irving
-Jensen Kramer""".split()
-CITIES = """Lisbon Oslo Vienna Dublin Prague Athens Madrid Warsaw Helsinki Budapest Toronto Boston Denver Chicago Lima
+Jensen Kramer
+"""
+_CITIES = """
+Lisbon Oslo Vienna Dublin Prague Athens Madrid Warsaw Helsinki Budapest Toronto Boston Denver Chicago Lima
 Quito Bogota Santiago Cairo Tunis Nairobi Accra Tokyo Osaka Seoul Manila Jakarta Delhi Sydney Perth Auckland
-Reykjavik""".split()
-TRADES = """baker carpenter dentist farmer gardener jeweller lawyer nurse painter pilot plumber sailor tailor teacher
-waiter weaver""".split()
+Reykjavik
+"""
+_TRADES = """
+baker carpenter dentist farmer gardener jeweller lawyer nurse painter pilot plumber sailor tailor teacher
+waiter weaver
+"""
+FIRST, LAST, CITIES, TRADES = (tuple(text.split()) for text in (_FIRST, _LAST, _CITIES, _TRADES))
 KIN = ("brother", "sister", "neighbour", "teacher", "boss", "cousin")
 
 MOST = len(FIRST) * len(LAST)
@@ -37,8 +46,8 @@ class QA(Generated):
     more than one, to a city. It is filled with more people. A guesser names a city that stands in the context. The
     interval is Wilson's.
 
-    Deviates from RULER (arXiv 2404.06654), which takes paragraphs and questions from SQuAD and HotpotQA; here people are
-    made up, so that no model knows the answers beforehand.
+    Deviates from RULER (arXiv 2404.06654), which takes paragraphs and questions from SQuAD and HotpotQA; here people
+    are made up, so that no model knows the answers beforehand.
     """
 
     metric: ClassVar[str] = "share of the answers found"

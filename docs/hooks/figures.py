@@ -29,6 +29,8 @@ COMMANDS = {
     "cache_decode_storages": f'{DECODE} --lengths 16384 --recipe "kivi(bits=2)" --recipe "kivi(bits=4)" '
     '--recipe kv_cache_int8 --recipe deco_quant --recipe think --budgets "" --dtype bfloat16 --rounds 1 --decoded 20',
     "cache_table": "python benchmarks/cache_table.py --out results/cache --json benchmarks/results/cache_table.json",
+    "task_calibration": "python benchmarks/task_calibration.py --length 512 --count 20 "
+    "--out benchmarks/results/task_calibration.json",
     "stream_perplexity": "python benchmarks/stream_perplexity.py --tokens 20000",
     "stream_200k": "python benchmarks/stream_perplexity.py --tokens 200000 --chunk 128 --budget 512 --without dense "
     '--recipe "sir_llm(budget=512, recent_size=256)" '
@@ -48,8 +50,8 @@ def page() -> str:
     text = [
         "# All results, and the commands that made them",
         "Every figure of these pages was measured by a command of this repository. Here is each file of "
-        "`benchmarks/results/` with its command; what the figures say is told in [the cache methods side by side](cache.md). "
-        "Times are ratios to the dense model, run by turns in one process: below 1 is less time.",
+        "`benchmarks/results/` with its command; what the figures say is told in [the cache methods side by side]"
+        "(cache.md). Times are ratios to the dense model, run by turns in one process: below 1 is less time.",
     ]
     for name, found in stored().items():
         command = found.get("command") or COMMANDS.get(name)
@@ -70,12 +72,19 @@ def where(found: dict[str, Any]) -> str:
 def tables(found: dict[str, Any]) -> list[str]:
     """What a file holds; of a shape that nobody thought of, every number that stands beside a name."""
     if "lengths" in found:
-        return [part for length, rows in found["lengths"].items() for part in (f"{int(length):,} tokens:", decode(rows))]
+        return [
+            part for length, rows in found["lengths"].items() for part in (f"{int(length):,} tokens:", decode(rows))
+        ]
     if _listed(found) and "recipe" in _listed(found)[0] and _piece(_listed(found)[0], "quality"):
-        return [compared(_listed(found))]
+        return [folded(f"{len(_listed(found))} recipes", compared(_listed(found)))]
     if isinstance(found.get("rows"), dict) and all("perplexity" in row for row in found["rows"].values()):
         return [streamed(found["rows"])]
     return [anything(_listed(found))] if _listed(found) else []
+
+
+def folded(title: str, text: str) -> str:
+    """A text that opens when one asks for it."""
+    return f'??? note "{title}"\n\n' + "\n".join(f"    {line}" for line in text.splitlines())
 
 
 def decode(rows: list[dict[str, Any]]) -> str:
@@ -83,7 +92,7 @@ def decode(rows: list[dict[str, Any]]) -> str:
     dense = rows[0]["prefill_bytes"]
     cells = [
         (
-            f"`{row['recipe']}`",
+            "Pith without a method" if row["recipe"] == "dense" else f"`{row['recipe']}`",
             f"{row['decode_time_to_dense']:.2f}x",
             seconds(row["decode_seconds"]),
             f"{row['prefill_time_to_dense']:.2f}x",
@@ -109,7 +118,7 @@ def compared(rows: list[dict[str, Any]]) -> str:
     cells = []
     for row in rows:
         held, speed = _piece(row, "bytes"), _piece(row, "speed")
-        scores = [f"{score(q['value'])} <small>{score(q['low'])}–{score(q['high'])}</small>" for q in _piece(row, "quality").values()]
+        scores = [f"{score(q['value'])} <small>{span(q)}</small>" for q in _piece(row, "quality").values()]
         shares = [percent(held["prefill"] / held["dense_prefill"]), percent(held["claimed"])]
         times = [f"{speed['prefill_ratio']:.2f}x", f"{speed['decode_ratio']:.2f}x"]
         cells.append((f"`{named(row)}`", *scores, *shares, *times))
@@ -158,6 +167,11 @@ def named(row: dict[str, Any]) -> str:
     return str(row.get("label") or row["recipe"])
 
 
+def span(quality: dict[str, float]) -> str:
+    """A score's 95 % interval."""
+    return f"{score(quality['low'])}\u2013{score(quality['high'])}"
+
+
 def score(value: float) -> str:
     """A score as people read it: shares with two digits."""
     return f"{value:.2f}" if 0 <= value <= 1 else digits(value)
@@ -174,9 +188,11 @@ def _names(method: Parametrised) -> set[str]:
 
 
 def _listed(found: Any) -> list[dict[str, Any]]:
-    """The rows of a file: its first list of tables."""
-    values = found.values() if isinstance(found, dict) else [found]
-    return next((v for v in values if isinstance(v, list) and v and all(isinstance(row, dict) for row in v)), [])
+    """The rows of a file: its first list of tables, or its tables by name."""
+    values = list(found.values()) if isinstance(found, dict) else [found]
+    tabled = (v for v in values if isinstance(v, list) and v and all(isinstance(row, dict) for row in v))
+    named = (v for v in values if isinstance(v, dict) and v and all(isinstance(row, dict) for row in v.values()))
+    return next(tabled, None) or [{"name": f"`{n}`", **row} for n, row in next(named, {}).items()]
 
 
 def _piece(row: dict[str, Any], name: str) -> Any:
@@ -189,7 +205,9 @@ def _piece(row: dict[str, Any], name: str) -> Any:
 def _flat(row: dict[str, Any], before: str = "") -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, value in row.items():
-        if isinstance(value, dict):
+        if isinstance(value, dict) and {"value", "low", "high"} <= set(value):
+            found[before + name] = f"{score(value['value'])} ({span(value)})"
+        elif isinstance(value, dict):
             found |= _flat(value, f"{before}{name} ")
         elif value is None or isinstance(value, str | int | float):
             found[before + name] = value
@@ -197,4 +215,4 @@ def _flat(row: dict[str, Any], before: str = "") -> dict[str, Any]:
 
 
 def _number(value: float | None) -> str:
-    return "" if value is None else str(value) if isinstance(value, bool | int) else digits(value)
+    return "" if value is None else str(value) if isinstance(value, bool | int) else score(value)

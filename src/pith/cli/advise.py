@@ -1,0 +1,113 @@
+"""`pith advise`: which methods would help a model on this machine, predicted in less than a minute."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from pith.models import Loaded
+    from pith.study.advice import Advice, Check
+
+EXAMPLE = "pith advise builtin --lengths 1024,4000 --family eviction --verify"
+LENGTHS = (1024, 8192, 32768)
+"""What is asked for where nothing is said, as far as the model can read it."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """The command's options."""
+
+    model: Annotated[str, typer.Argument(help="builtin, a model's folder, or a hub id.")] = "builtin"
+    lengths: Annotated[str, typer.Option(help="Tokens of the prompts. Default: 1024,8192,32768, if it reads them.")] = (
+        ""
+    )
+    batch: Annotated[int, typer.Option(min=1, help="Sequences that are read at once.")] = 1
+    recipe: Annotated[
+        list[str] | None, typer.Option(help="Text or a .toml file; repeatable. Default: every method.")
+    ] = None
+    family: Annotated[
+        list[str] | None,
+        typer.Option(help="Every method of a contract, such as eviction; repeatable. See pith methods."),
+    ] = None
+    seconds: Annotated[float, typer.Option(min=1, help="How long predicting may take; divided between methods.")] = 50.0
+    seed: Annotated[int, typer.Option(min=0, help="Of the prompts.")] = 0
+    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto"
+    verify: Annotated[bool, typer.Option("--verify", help="Measure it too, and show how far each was off.")] = False
+    json: Annotated[bool, typer.Option("--json", help="Print JSON only.")] = False
+
+
+def run(options: Options) -> None:
+    """Predict what methods would cost a model on this machine: bytes, seconds to read a prompt and for a token.
+
+    Nothing is measured at full length: a few layers run at lengths that there is time for, and the rest follows.
+    """
+    from pith.cli.advice import Bar, print_advice, print_checks
+    from pith.cli.show import print_json
+    from pith.core import InputError, methods
+    from pith.models import load
+    from pith.study.advise import advise, verify
+    from pith.study.grid import grid
+
+    if options.verify and options.batch != 1:
+        raise InputError(f"--batch {options.batch} cannot be verified; measurements are of one sequence")
+    asked = _lengths(options.lengths)
+    families = options.family or ([] if options.recipe else sorted({m.contract for m in methods().values()}))
+    recipes = grid(options.recipe or (), (), families)
+    if len(recipes) < 2:
+        raise InputError("the dense model alone leaves nothing to advise on; name a recipe with a method")
+    loaded = load(options.model, options.dtype)
+    with Bar("predicting") as bar:
+        advice = advise(
+            loaded, recipes, asked or _readable(loaded), batch=options.batch, seconds=options.seconds,
+            seed=options.seed, progress=bar.progress,
+        )  # fmt: skip
+    checks: tuple[Check, ...] = ()
+    if not options.json:
+        print_advice(advice)
+    if options.verify:
+        with Bar("measuring") as bar:
+            checks = verify(loaded, advice, seed=options.seed, progress=bar.progress)
+    if options.json:
+        print_json(as_data(advice, checks))
+    elif checks:
+        print_checks(checks)
+
+
+def as_data(advice: Advice, checks: tuple[Check, ...] = ()) -> dict[str, Any]:
+    """The predictions as plain data, and what was measured, where it was."""
+    from dataclasses import asdict
+
+    from pith.study.advice import ERRORS, median_error
+
+    found: dict[str, Any] = {"predictions": asdict(advice)}
+    if checks:
+        found["verified"] = {
+            "median_error": {name: median_error(checks, what) for name, what in ERRORS.items()},
+            "rows": [
+                {**asdict(check), "error": {name: check.error(what) for name, what in ERRORS.items()}}
+                for check in checks
+            ],
+        }
+    return found
+
+
+def _lengths(text: str) -> list[int]:
+    from pith.core import InputError
+
+    words = [word.strip() for word in text.split(",") if word.strip()]
+    for word in words:
+        if not word.isdecimal() or not int(word):
+            raise InputError(f"--lengths has {word!r}; allowed are numbers of tokens such as 1024,8192")
+    return [int(word) for word in words]
+
+
+def _readable(loaded: Loaded) -> list[int]:
+    """The usual lengths that the model can read, and the longest that it can where some of them are longer."""
+    from pith.measure.seconds import DECODED
+
+    config = loaded.model.config.get_text_config(decoder=True)
+    most = (getattr(config, "max_position_embeddings", None) or LENGTHS[-1] + DECODED) - DECODED
+    return [length for length in LENGTHS if length < most] + ([most] if most < LENGTHS[-1] else [LENGTHS[-1]])

@@ -1,0 +1,138 @@
+"""`pith fit`: the recipe that meets limits of memory, quality and time."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from pith.models import Loaded
+    from pith.study import Study
+    from pith.study.search import Aim
+    from pith.study.sought import Sought
+
+EXAMPLE = "pith fit builtin --memory 15MiB --quality 0.98 --out fitted"
+STOPPED = "stopped; what was tried is stored, and the same command goes on from there"
+NOTHING_FITS = 1
+"""The exit code when no recipe that was tried meets the limits."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """The command's options."""
+
+    model: Annotated[str, typer.Argument(help="builtin, a model's folder, or a hub id.")] = "builtin"
+    memory: Annotated[
+        str | None, typer.Option(help="The most that weights and cache may take together, such as 64MiB.")
+    ] = None
+    quality: Annotated[
+        float, typer.Option(help="The least share of the dense model's score to keep, on every task.")
+    ] = 0.98
+    latency: Annotated[
+        float | None, typer.Option(help="The most time for a decoded token, ratio to dense, such as 1.0.")
+    ] = None
+    tasks: Annotated[str, typer.Option(help="How quality is measured; see pith tasks.")] = "needle,perplexity"
+    length: Annotated[int, typer.Option(min=1, help="Tokens of the weighed prompt and of the tasks' texts.")] = 1024
+    batch: Annotated[int, typer.Option(min=1, help="Sequences whose caches must fit at once.")] = 1
+    count: Annotated[int | None, typer.Option(min=1, help="Examples of each task. Default: the task's own.")] = None
+    trials: Annotated[int, typer.Option(min=1, help="Recipes to try on examples, earlier runs counted.")] = 60
+    minutes: Annotated[float | None, typer.Option(min=0, help="The search ends after so many.")] = None
+    seed: Annotated[int, typer.Option(min=0, help="Of the search; what it finds is measured on the next one.")] = 0
+    batch_size: Annotated[int, typer.Option(min=1, help="Sequences that a task reads at once.")] = 8
+    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto"
+    out: Annotated[Path, typer.Option(help="The folder for the results and the report.")] = Path("pith-fit")
+    store: Annotated[
+        str | None, typer.Option(help="A database for the results, such as postgresql://USER@HOST/DATABASE.")
+    ] = None
+    json: Annotated[bool, typer.Option("--json", help="Print JSON only.")] = False
+
+
+def run(options: Options) -> None:
+    """Search all methods and their parameters for the recipe that meets limits of memory, quality and time.
+
+    The best of what was tried is measured afresh on examples that the search has not seen. Exits with 0 when a recipe
+    meets every limit then, and with 1 when none does: the nearest is named. The same command goes on after a stop.
+    """
+    from pith.cli.fit_watch import TerminalFitWatch
+    from pith.cli.show import print_json
+    from pith.core import parse_bytes
+    from pith.models import load
+    from pith.report import write
+    from pith.study import Store, tasks_with
+    from pith.study.fit import fit
+    from pith.study.search import Aim
+
+    given = {"length": options.length, "count": options.count, "seed": options.seed}
+    aim = Aim(
+        memory=parse_bytes(options.memory) if options.memory is not None else None,
+        quality=options.quality,
+        latency=options.latency,
+        tasks=tasks_with(options.tasks, {name: value for name, value in given.items() if value is not None}),
+        length=options.length,
+        batch=options.batch,
+        seed=options.seed,
+        batch_size=options.batch_size,
+    )
+    with Store(options.store or options.out) as store:
+        loaded = load(options.model, options.dtype)
+        with TerminalFitWatch() as watch:
+            study, sought = fit(loaded, aim, store, watch, trials=options.trials, minutes=options.minutes)
+    command = shlex.join(["pith", *sys.argv[1:]])
+    _record(options, loaded, study, command)
+    page = write(study, options.out, command, sought=sought)
+    if options.json:
+        print_json(as_data(study, sought) | {"report": str(page)})
+    else:
+        _show(study, [*sentences(sought, aim), f"Everything that was tried: {page}"])
+    if sought.found is None:
+        raise typer.Exit(NOTHING_FITS)
+
+
+def sentences(sought: Sought, aim: Aim) -> list[str]:
+    """The outcome, what it was measured to be, and the command that uses it."""
+    from pith.core.words import bytes_
+    from pith.report.search import Search
+
+    lines = [Search(sought).sentence.replace("`", "")]
+    if reached := sought.reached:
+        caches = "the cache" if aim.batch == 1 else f"the caches of {aim.batch} sequences"
+        lines.append(
+            f"Its weights and {caches} take {bytes_(reached.memory)}, the dense model's {bytes_(sought.dense_memory)}; "
+            f"it keeps {reached.quality:.3f} of the quality, and a decoded token takes {reached.latency:.2f}x the time."
+        )
+    return [*lines, f"To use it: {sought.command}"]
+
+
+def _show(study: Study, lines: list[str]) -> None:
+    """The table of what was measured afresh, and the outcome, on stdout."""
+    from rich.console import Console
+
+    from pith.cli.show import rich_table
+    from pith.report import table
+
+    console = Console(highlight=False)
+    console.print(rich_table(table(study), console.width))
+    for line in lines:
+        console.print(line, soft_wrap=True, markup=False)
+
+
+def as_data(study: Study, sought: Sought) -> dict[str, Any]:
+    """The fresh comparison and the search as plain data."""
+    from dataclasses import asdict
+
+    from pith.cli.compare import as_data as compared
+
+    return {"sought": asdict(sought), "study": compared(study)}
+
+
+def _record(options: Options, loaded: Loaded, study: Study, command: str) -> None:
+    """`run.json`, with which `pith compare --from` repeats what was measured afresh."""
+    from pith.study import Settings, record, write_record
+
+    settings = Settings(options.length, options.seed + 1, options.batch_size, options.dtype)
+    write_record(record(study.question, loaded, settings, {}, command), options.out)

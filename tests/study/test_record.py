@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from pith.core import InputError, ModelError, PithWarning, Recipe, StoreError
+from pith.models import Loaded, load
+from pith.study import Question, Record, Settings, ask, read_record, record, tasks_with, write_record
+from pith.study.sources import file_hash
+
+SETTINGS = Settings(length=64, seed=3, batch_size=4, dtype="auto", at_bytes="2MiB")
+
+
+@pytest.fixture(scope="module")
+def loaded() -> Loaded:
+    return load("builtin")
+
+
+def asked(loaded: Loaded, text: Path | None = None) -> Question:
+    tasks = tasks_with(f"perplexity(text={str(text)!r})" if text else "needle(keys=1)", {"seed": 5})
+    return ask(loaded, (Recipe(), Recipe.parse("snapkv(budget=0.25)")), tasks, length=64, seed=3)
+
+
+def made(loaded: Loaded, text: Path | None = None) -> Record:
+    return record(asked(loaded, text), loaded, SETTINGS, {"tova()": "it holds 3 MiB"}, "pith compare --seed 3")
+
+
+def test_what_is_written_is_read_and_says_everything(loaded: Loaded, tmp_path: Path) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text("one")
+    found = made(loaded, text)
+    path = write_record(found, tmp_path / "made")
+    assert path == tmp_path / "made" / "run.json"
+    assert read_record(path) == found
+    question = asked(loaded, text)
+    assert found.parsed() == (question.recipes, question.tasks)
+    data = json.loads(path.read_text())
+    assert data["command"] == "pith compare --seed 3"
+    assert data["settings"]["seed"] == 3
+    assert data["files"] == {str(text): file_hash(text)}
+    assert set(data["hashes"]) == {"model", "tokenizer", "heldout"}
+    assert {"torch", "transformers", "python", "commit", "processor"} <= set(data["environment"])
+    assert [p.name for p in path.parent.iterdir()] == ["run.json"]
+
+
+def test_a_file_that_changed_or_went_is_a_mistake(loaded: Loaded, tmp_path: Path) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text("one")
+    found = made(loaded, text)
+    found.require_files()
+    text.write_text("another")
+    with pytest.raises(InputError, match="is not what it was"):
+        found.require_files()
+    text.unlink()
+    with pytest.raises(InputError, match="is not there"):
+        found.require_files()
+
+
+@pytest.mark.parametrize(("name", "error"), [("model", ModelError), ("tokenizer", ModelError), ("heldout", InputError)])
+def test_another_model_or_text_is_a_mistake(loaded: Loaded, name: str, error: type[Exception]) -> None:
+    found = made(loaded)
+    other = replace(found, hashes={**found.hashes, name: "0123"})
+    with pytest.raises(error, match="in the run that is repeated 0123"):
+        other.require(asked(loaded), loaded)
+
+
+def test_other_versions_and_processors_are_noted(loaded: Loaded, recwarn: pytest.WarningsRecorder) -> None:
+    found = made(loaded)
+    found.require(asked(loaded), loaded)
+    assert not [w for w in recwarn if w.category is PithWarning]
+    replace(found, environment={**found.environment, "torch": "1.0", "processor": "Z80"}).require(asked(loaded), loaded)
+    noted = [str(w.message) for w in recwarn if w.category is PithWarning]
+    assert [line.split()[0] for line in noted] == ["torch", "processor"]
+    assert noted[0].endswith("in the run that is repeated 1.0")
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("no json", "is no run.json"),
+        ("[1]", "is no run.json"),
+        ('{"layout": 99}', "newer Pith"),
+        ('{"layout": 1, "command": "pith"}', "is no run.json: model: Field required"),
+    ],
+)
+def test_a_file_that_is_no_record_is_one_line(tmp_path: Path, text: str, says: str) -> None:
+    path = tmp_path / "run.json"
+    path.write_text(text)
+    with pytest.raises(InputError, match=says) as error:
+        read_record(path)
+    assert "\n" not in str(error.value)
+    with pytest.raises(InputError, match="No such file"):
+        read_record(tmp_path / "none.json")
+
+
+def test_it_is_written_whole_or_not_at_all(loaded: Loaded, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_record(made(loaded), tmp_path)
+    before = path.read_bytes()
+
+    def fail(self: Path, *_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "replace", fail)
+    with pytest.raises(StoreError, match="cannot be written: No space left"):
+        write_record(replace(made(loaded), command="another"), tmp_path)
+    assert path.read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["run.json"]

@@ -1,0 +1,145 @@
+"""Answers are those of one prompt read alone, and an agnostic question comes after the cache was made smaller."""
+
+from __future__ import annotations
+
+from functools import cache
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+import pith
+from contracts.tiny import MAKERS, tiny, tokens
+from pith.attention.step import Step
+from pith.cache.snapkv import SnapKV
+from pith.core import InputError, ModelError, Recipe
+from pith.models import builtin
+from pith.tasks.base import Query
+from pith.tasks.greedy import Prompt, greedy
+
+loaded = cache(builtin)
+
+
+class Spelled:
+    """A tokenizer that shows tokens as numbers."""
+
+    pad_token_id, eos_token_id = 0, None
+
+    def decode(self, ids: list[int], skip_special_tokens: bool) -> str:
+        return " ".join(map(str, ids))
+
+
+def prompts(sizes: list[tuple[int, int]], most: int = 4) -> list[Prompt]:
+    rows = [tokens(1, sum(size), seed=i)[0].tolist() for i, size in enumerate(sizes)]
+    return [Prompt(tuple(row[:c]), tuple(row[c:]), most) for row, (c, _) in zip(rows, sizes, strict=True)]
+
+
+@torch.no_grad()
+def alone(model: Any, prompt: Prompt) -> str:
+    """The best next token again and again, each time from a forward over everything without a cache."""
+    ids = [*prompt.context, *prompt.question]
+    for _ in range(prompt.most):
+        ids.append(int(model(torch.tensor([ids]), use_cache=False).logits[0, -1].argmax()))
+    return " ".join(map(str, ids[-prompt.most :]))
+
+
+@pytest.mark.parametrize("query", ["aware", "agnostic"])
+@pytest.mark.parametrize("name", MAKERS)
+def test_each_row_answers_as_it_would_alone(name: str, query: Query) -> None:
+    asked = prompts([(9, 3), (14, 3), (21, 3), (9, 5)])
+    expected = [alone(tiny(name), prompt) for prompt in asked]
+    assert greedy(tiny(name), Spelled(), asked, query, batch_size=3) == expected
+
+
+@pytest.mark.parametrize("query", ["aware", "agnostic"])
+@pytest.mark.parametrize("recipe", ["snapkv(budget=0.4, window=4)", "streaming_llm(budget=8)", "h2o(budget=0.4)"])
+def test_the_batch_size_changes_nothing(recipe: str, query: Query) -> None:
+    asked, model = prompts([(40, 3), (24, 3), (33, 5), (17, 3), (29, 5)], most=6), tiny("llama_gqa")
+    with pith.applied(model, Recipe.parse(recipe)):
+        answers = [greedy(model, Spelled(), asked, query, batch_size=size) for size in (1, 2, 5)]
+    assert answers[0] == answers[1] == answers[2]
+    assert answers[0] != greedy(model, Spelled(), asked, query), "nothing was dropped that mattered"
+
+
+def test_progress_is_told_and_each_row_ends_where_it_may() -> None:
+    asked = [Prompt(p.context, p.question, most) for p, most in zip(prompts([(5, 2), (6, 3)]), (2, 5), strict=True)]
+    told: list[tuple[int, int]] = []
+    answers = greedy(tiny("qwen3"), Spelled(), asked, progress=lambda done, total: told.append((done, total)))
+    assert [len(answer.split()) for answer in answers] == [2, 5]
+    assert told == [(2, 2)]
+
+
+def test_an_agnostic_question_is_not_seen_when_the_cache_is_made_smaller(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[int, int, int]] = []  # of the first layer: queries, stored pairs, the latest of their positions
+    score = SnapKV.score
+
+    def spying(self: SnapKV, step: Step) -> torch.Tensor:
+        if step.layer == 0:
+            seen.append((step.query.shape[2], step.stored, int(step.store.positions.max())))
+        return score(self, step)
+
+    monkeypatch.setattr(SnapKV, "score", spying)
+    asked, model = prompts([(40, 6)], most=2), tiny("llama_gqa")
+    with pith.applied(model, Recipe([SnapKV(budget=10, window=4)])):
+        greedy(model, Spelled(), asked, "agnostic")
+        # the context alone; then what was kept of it, and the question
+        assert seen == [(40, 40, 39), (6, 16, 45)]
+        seen.clear()
+        greedy(model, Spelled(), asked, "aware")
+        assert seen == [(46, 46, 45)]
+
+
+def test_two_texts_are_the_tokens_of_one() -> None:
+    tokenizer = loaded()[1]
+    context, question = " apple is 4821. river is 1093.", "\nRecall: apple is"
+    prompt = Prompt.of(tokenizer, context, question, 4)
+    assert [*prompt.context, *prompt.question] == tokenizer(context + question).input_ids
+    assert list(prompt.context) == tokenizer(context).input_ids
+    assert prompt.most == 4
+
+
+def test_a_token_over_the_border_is_the_questions() -> None:
+    words = [".\n", ".", "\n", "a", "b", "$"]
+
+    def merging(text: str, verbose: bool) -> SimpleNamespace:
+        ids = []
+        while text:
+            ids.append(next(i for i, word in enumerate(words) if text.startswith(word)))
+            text = text[len(words[ids[-1]]) :]
+        return SimpleNamespace(input_ids=[*ids, words.index("$")])  # and a token that ends every text
+
+    prompt = Prompt.of(merging, "ab.", "\nb", 1)
+    assert [words[i] for i in prompt.context] == ["a", "b"]
+    assert [words[i] for i in prompt.question] == [".\n", "b", "$"]
+
+
+TEMPLATE = (
+    "{{ bos_token }}{% for m in messages %}[{{ m.role }}]{{ m.content | trim }}[end]{% endfor %}"
+    "{% if add_generation_prompt %}[assistant]{% endif %}"
+)
+
+
+def test_the_template_stands_around_both() -> None:
+    tokenizer = builtin()[1]
+    tokenizer.chat_template = TEMPLATE
+    prompt = Prompt.of(tokenizer, " apple is 4821.", "\nRecall: apple is", 4, chat=True)
+    assert tokenizer.decode(prompt.context) == f"{tokenizer.bos_token}[user]apple is 4821."
+    assert tokenizer.decode(prompt.question) == "\nRecall: apple is[end][assistant]"
+
+
+def test_a_tokenizer_without_a_template_is_refused() -> None:
+    with pytest.raises(InputError, match=r"chat=True is not allowed: the tokenizer \w+ has no chat template") as caught:
+        Prompt.of(loaded()[1], " a.", "\nb", 1, chat=True)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_model_without_a_cache_is_refused() -> None:
+    class Forgetful(torch.nn.Module):
+        device = torch.device("cpu")
+
+        def forward(self, input_ids: Any, attention_mask: Any, use_cache: bool) -> Any:
+            return SimpleNamespace(logits=None)
+
+    with pytest.raises(ModelError, match="Forgetful gives no key-value cache back"):
+        greedy(Forgetful(), Spelled(), prompts([(3, 2)]), "agnostic")
