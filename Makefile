@@ -44,7 +44,7 @@ format: $(VENV)/installed-dev
 
 docs: $(VENV)/installed-dev
 	$(BIN)/mkdocs build --strict --quiet
-	@echo "The documentation: site/index.html"
+	@echo "The documentation: site/index.html (searching it needs make docs-serve)"
 
 docs-serve: $(VENV)/installed-dev
 	$(BIN)/mkdocs serve --watch src --watch benchmarks/results

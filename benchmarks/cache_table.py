@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from pith.core import Recipe
+from pith.measure import Speed
 
 BUDGETED = [
     *(
@@ -83,13 +84,14 @@ def lines(found: dict[str, Any]) -> list[str]:
 def cells(row: dict[str, Any]) -> list[str]:
     """One row of the table."""
     scores = []
-    for task, quality in row["quality"].items():
+    for task, answer in row["answers"].items():
         digits = 1 if task.startswith("perplexity") else 2
-        scores.append(f"{quality['value']:.{digits}f}" + ("" if row["within_dense_interval"][task] else " ▼"))
-    speed = row["speed"]
-    noisy = "~" if speed["spread"] > 0.25 else ""
-    shares = [f"{row['cache_share']:.1%}", f"{row['bytes']['claimed']:.1%}"]
-    times = [f"{speed['prefill_ratio']:.2f}x", f"{noisy}{speed['decode_ratio']:.2f}x"]
+        worse = " ▼" if row["verdicts"][task] == "worse" else ""
+        scores.append(f"{answer['quality']['value']:.{digits}f}{worse}")
+    speed = Speed(**row["costs"]["speed"])
+    noisy = "" if speed.decode_tells else "~"
+    shares = [f"{row['cache_share']:.1%}", f"{row['costs']['bytes']['claimed']:.1%}"]
+    times = [f"{speed.prefill_ratio:.2f}x", f"{noisy}{speed.decode_ratio:.2f}x"]
     return [f"`{row['label']}`", *scores, *shares, *times]
 
 

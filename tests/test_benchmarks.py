@@ -50,3 +50,13 @@ def test_cache_table(tmp_path: Path) -> None:
         "kivi(bits=4)",
         "snapkv()",
     ]
+
+
+def test_task_calibration(tmp_path: Path) -> None:
+    out = tmp_path / "found.json"
+    options = ["--tasks", "lookup(length=64),vt", "--length", "150", "--count", "2", "--out", str(out)]
+    run("task_calibration.py", *options)
+    rows = json.loads(out.read_text())["rows"]
+    assert set(rows) == {"lookup", "vt"}
+    assert all(row["oracle"] == 1.0 and row["chance"] < 0.2 for row in rows.values())
+    assert rows["lookup"]["aware"] == rows["lookup"]["agnostic"]

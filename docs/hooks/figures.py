@@ -7,11 +7,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from marked import block, plain, table
+from marked import block
+from tabled import compared, listed, named, piece, tables
 
 from pith.core import Method, PithError, Recipe
 from pith.core.parameters import Parametrised
-from pith.report.words import bytes_, digits, percent, seconds
 
 RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
 DECODE = "python benchmarks/cache_decode.py"
@@ -61,68 +61,12 @@ def page() -> str:
 
 def where(found: dict[str, Any]) -> str:
     """The machine on which it was measured."""
-    about = found.get("environment") or next((_piece(r, "environment") for r in _listed(found)), None) or {}
+    about = found.get("environment") or next((piece(r, "environment") for r in listed(found)), None) or {}
     words = [about.get("processor"), f"{about['cores']} cores" if "cores" in about else None]
     words += [f"{about['threads']} threads" if "threads" in about else None, about.get("dtype")]
     words += [f"{name} {about[name.lower()]}" for name in ("PyTorch", "Transformers") if name.lower() in about]
     words += [f"torch {about['torch']}" if "torch" in about else None]
     return "Measured on: " + ", ".join(str(w) for w in words if w) + "." if any(words) else ""
-
-
-def tables(found: dict[str, Any]) -> list[str]:
-    """What a file holds; of a shape that nobody thought of, every number that stands beside a name."""
-    if "lengths" in found:
-        return [
-            part for length, rows in found["lengths"].items() for part in (f"{int(length):,} tokens:", decode(rows))
-        ]
-    if _listed(found) and "recipe" in _listed(found)[0] and _piece(_listed(found)[0], "quality"):
-        return [folded(f"{len(_listed(found))} recipes", compared(_listed(found)))]
-    if isinstance(found.get("rows"), dict) and all("perplexity" in row for row in found["rows"].values()):
-        return [streamed(found["rows"])]
-    return [anything(_listed(found))] if _listed(found) else []
-
-
-def folded(title: str, text: str) -> str:
-    """A text that opens when one asks for it."""
-    return f'??? note "{title}"\n\n' + "\n".join(f"    {line}" for line in text.splitlines())
-
-
-def decode(rows: list[dict[str, Any]]) -> str:
-    """A table of `benchmarks/cache_decode.py`."""
-    dense = rows[0]["prefill_bytes"]
-    cells = [
-        (
-            "Pith without a method" if row["recipe"] == "dense" else f"`{row['recipe']}`",
-            f"{row['decode_time_to_dense']:.2f}x",
-            seconds(row["decode_seconds"]),
-            f"{row['prefill_time_to_dense']:.2f}x",
-            seconds(row["prefill_seconds"]),
-            percent(row["prefill_bytes"] / dense),
-        )
-        for row in rows
-    ]
-    heads = ["recipe", "decode", "a token", "prefill", "the prompt", "bytes after the prompt"]
-    return table(heads, cells, numbers=5)
-
-
-def streamed(rows: dict[str, dict[str, Any]]) -> str:
-    """A table of `benchmarks/stream_perplexity.py`."""
-    cells = [(f"`{n}`", bytes_(r["bytes"]), ", ".join(f"{p:.3g}" for p in r["perplexity"])) for n, r in rows.items()]
-    return table(["cache", "most bytes held", "perplexity of each fifth"], cells)
-
-
-def compared(rows: list[dict[str, Any]]) -> str:
-    """A table of `pith compare --json`."""
-    scored = {task: quality["value"] for task, quality in _piece(rows[0], "quality").items()}
-    heads = ["recipe", *map(short, scored), "bytes held", "claimed", "prefill", "decode"]
-    cells = []
-    for row in rows:
-        held, speed = _piece(row, "bytes"), _piece(row, "speed")
-        scores = [f"{score(q['value'])} <small>{span(q)}</small>" for q in _piece(row, "quality").values()]
-        shares = [percent(held["prefill"] / held["dense_prefill"]), percent(held["claimed"])]
-        times = [f"{speed['prefill_ratio']:.2f}x", f"{speed['decode_ratio']:.2f}x"]
-        cells.append((f"`{named(row)}`", *scores, *shares, *times))
-    return table(heads, cells, numbers=len(heads) - 1)
 
 
 def measured(name: str) -> list[str]:
@@ -154,65 +98,6 @@ def within(recipe: str) -> set[str]:
         return set()
 
 
-def anything(rows: list[dict[str, Any]]) -> str:
-    """A table of whatever stands beside each other in every row."""
-    flat = [_flat(row) for row in rows]
-    heads = [name for name in flat[0] if all(name in row for row in flat)]
-    cells = [[plain(str(row[h])) if isinstance(row[h], str) else _number(row[h]) for h in heads] for row in flat]
-    return table([h.replace("_", " ") for h in heads], cells)
-
-
-def named(row: dict[str, Any]) -> str:
-    """A recipe as people call it: with its budget, be it the default."""
-    return str(row.get("label") or row["recipe"])
-
-
-def span(quality: dict[str, float]) -> str:
-    """A score's 95 % interval."""
-    return f"{score(quality['low'])}\u2013{score(quality['high'])}"
-
-
-def score(value: float) -> str:
-    """A score as people read it: shares with two digits."""
-    return f"{value:.2f}" if 0 <= value <= 1 else digits(value)
-
-
-def short(task: str) -> str:
-    """A task as a column's heading: without brackets where nothing is in them."""
-    return f"`{task.removesuffix('()')}`"
-
-
 def _names(method: Parametrised) -> set[str]:
     inner = [getattr(method, p.name) for p in method.parameters()]
     return {method.name}.union(*(_names(value) for value in inner if isinstance(value, Method)))
-
-
-def _listed(found: Any) -> list[dict[str, Any]]:
-    """The rows of a file: its first list of tables, or its tables by name."""
-    values = list(found.values()) if isinstance(found, dict) else [found]
-    tabled = (v for v in values if isinstance(v, list) and v and all(isinstance(row, dict) for row in v))
-    named = (v for v in values if isinstance(v, dict) and v and all(isinstance(row, dict) for row in v.values()))
-    return next(tabled, None) or [{"name": f"`{n}`", **row} for n, row in next(named, {}).items()]
-
-
-def _piece(row: dict[str, Any], name: str) -> Any:
-    """A piece of a measurement, as it lies in files of either form."""
-    if name == "quality" and "answers" in row:
-        return {task: answer["quality"] for task, answer in row["answers"].items()}
-    return row.get(name) or row.get("costs", {}).get(name)
-
-
-def _flat(row: dict[str, Any], before: str = "") -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for name, value in row.items():
-        if isinstance(value, dict) and {"value", "low", "high"} <= set(value):
-            found[before + name] = f"{score(value['value'])} ({span(value)})"
-        elif isinstance(value, dict):
-            found |= _flat(value, f"{before}{name} ")
-        elif value is None or isinstance(value, str | int | float):
-            found[before + name] = value
-    return found
-
-
-def _number(value: float | None) -> str:
-    return "" if value is None else str(value) if isinstance(value, bool | int) else score(value)

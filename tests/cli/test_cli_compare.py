@@ -235,7 +235,7 @@ def test_a_repetition_takes_no_other_question(words: list[str], says: str, model
 
 
 def test_ctrl_c_with_workers_ends_them_and_leaves_no_claim(model: str, tmp_path: Path) -> None:
-    words = ["--workers", "2", "--recipe", "snapkv", *OPTIONS, "--count", "100000", "--out", str(tmp_path)]
+    words = ["--workers", "2", "--recipe", "snapkv", *OPTIONS, "--count", "400", "--batch-size", "1", "--out", str(tmp_path)]
     command = [sys.executable, "-m", "pith", "compare", model, *words]
     child = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True)
     try:

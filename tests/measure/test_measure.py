@@ -11,6 +11,7 @@ import transformers as hf
 
 from pith.core import InputError, PithWarning, Recipe
 from pith.measure import Costs, from_json, measure, to_json
+from pith.measure.machine import copy_bandwidth
 from pith.measure.run import noted
 from pith.models import Loaded, Subject, load
 from pith.tasks import Needle, Perplexity
@@ -33,6 +34,12 @@ def test_a_recipe() -> None:
     assert (found.bytes.dense_prefill, found.bytes.dense_decoded) == (128 * token, 160 * token)
     assert found.speed.runs == 2
     assert found.speed.decode > 0
+    bandwidth = found.costs.bandwidth
+    assert bandwidth is not None
+    # every weight, for the table is the head too, and what the cache held after the prompt
+    assert bandwidth.read == found.costs.memory.weights + found.bytes.prefill
+    assert bandwidth.achieved == pytest.approx(bandwidth.read / found.speed.decode)
+    assert bandwidth.copy == copy_bandwidth("cpu")
     assert list(found.quality) == [str(task) for task in TASKS]
     subject = Subject(builtin().model, builtin().tokenizer, recipe)
     assert found.quality[str(TASKS[1])].scores == pytest.approx(TASKS[1].run(subject).scores, abs=1e-5)

@@ -7,7 +7,7 @@ import torch
 import transformers as hf
 
 from contracts.tiny import COMMON, MAKERS, tiny, tokens
-from pith.core import Recipe
+from pith.core import PithWarning, Recipe
 from pith.measure import cache_bytes
 from pith.measure.sample import Sample, _weights
 from pith.measure.seconds import run_once
@@ -84,7 +84,8 @@ def test_seconds_are_scaled_from_the_chosen_layers(monkeypatch: pytest.MonkeyPat
     for index, layer in enumerate(model.model.layers):
         layer.mlp.register_forward_hook(lambda *_, index=index: clock.__setitem__(0, clock[0] + index + 1))
     model.lm_head.register_forward_hook(lambda *_: clock.__setitem__(0, clock[0] + 100))
-    monkeypatch.setattr("pith.measure.sample.now", lambda device: clock[0])
+    for module in ("sample", "seconds"):
+        monkeypatch.setattr(f"pith.measure.{module}.now", lambda device: clock[0])
     run = Sample(model).run(Subject(model, None), tokens(1, 16), 3)
     assert run.prefill == pytest.approx(100 + sum(range(1, 13)))
     assert run.decode == pytest.approx(100 + sum(range(1, 13)))
@@ -109,3 +110,29 @@ def test_sliding_and_full_layers_of_a_deep_model() -> None:
     # a window counts its tokens in eight bytes, also where its layer was left out
     assert run.prefill_bytes == pytest.approx(whole.prefill_bytes, abs=8 * 12)
     assert run.decoded_bytes == pytest.approx(whole.decoded_bytes, abs=8 * 12)
+
+
+def test_a_hybrid_keeps_its_kinds_apart() -> None:
+    torch.manual_seed(0)
+    types = ["full_attention" if index % 4 == 3 else "linear_attention" for index in range(12)]
+    config = hf.Qwen3NextConfig(
+        **{**COMMON, "num_hidden_layers": 12},
+        num_key_value_heads=2,
+        head_dim=16,
+        layer_types=types,
+        linear_num_key_heads=2,
+        linear_num_value_heads=4,
+        linear_key_head_dim=16,
+        linear_value_head_dim=16,
+        num_experts=4,
+        num_experts_per_tok=2,
+        moe_intermediate_size=32,
+        shared_expert_intermediate_size=32,
+    )
+    model = hf.Qwen3NextForCausalLM(config).eval()
+    subject = Subject(model, None, Recipe.parse("snapkv(budget=0.25, window=4)"))
+    sample = Sample(model)
+    assert [i for i in sample.stands_for if types[i] == "full_attention"] == [3, 7, 11]
+    with pytest.warns(PithWarning, match="9 of 12 layers"):
+        run, whole = (how.run(subject, tokens(1, 48), 2) for how in (sample, Sample(model, whole=True)))
+    assert run.prefill_bytes == whole.prefill_bytes

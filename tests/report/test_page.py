@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -63,7 +64,7 @@ def test_it_can_be_read_without_seeing_it() -> None:
 def test_headings_go_down_one_step_at_a_time() -> None:
     levels = [int(tag[1]) for tag, _ in Elements(PAGE).found if re.fullmatch(r"h[1-6]", tag)]
     assert levels[0] == 1
-    assert all(after <= before + 1 for before, after in zip(levels, levels[1:], strict=False))
+    assert all(after <= before + 1 for before, after in itertools.pairwise(levels))
     assert levels.count(1) == 1
 
 
@@ -95,7 +96,12 @@ def test_each_marks_words_are_its_title_and_name_its_row() -> None:
 def test_each_method_has_a_card() -> None:
     cards = [a["id"] for a in Elements(PAGE).all("details") if a.get("class") == "card"]
     assert cards == ["method-random_eviction", "method-snapkv", "method-streaming_llm"]
-    for text in ("https://arxiv.org/abs/2404.14469", "pool(mean_{query heads", "FasterDecoding/SnapKV", "pooling=&#39;"):
+    for text in (
+        "https://arxiv.org/abs/2404.14469",
+        "pool(mean_{query heads",
+        "FasterDecoding/SnapKV",
+        "pooling=&#39;",
+    ):
         assert text in PAGE
     assert "<code>tests/cache/test_snapkv.py</code>" in PAGE
     assert "<code>tests/faithful/test_snapkv_parity.py</code>" in PAGE

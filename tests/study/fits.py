@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from pith.core import Recipe
+from pith.core import Recipe, methods
 from pith.measure import Answer, CacheBytes, Costs, Memory, Speed
 from pith.measure.seconds import Run
 from pith.models import Loaded, Subject, load
-from pith.study import Store, Study, at, fit, search, tasks_with
+from pith.study import Store, Study, at, fit, search, space, tasks_with
 from pith.study.search import Aim
 from pith.study.sought import Sought, Tried
 from pith.study.space import knob
@@ -27,7 +27,10 @@ LENGTH = 128
 CACHE = 1 << 20
 """What the dense cache takes in these searches."""
 
-GOOD = ("kivi", "deco_quant", "kvzip", "kv_cache_int8")
+NAMES = ("kivi", "deco_quant", "kvzip", "snapkv", "ada_kv", "quest")
+"""The methods that there are in these searches."""
+
+GOOD = ("kivi", "deco_quant", "kvzip")
 """Methods that keep the quality; all others lose the share that they do not hold."""
 
 
@@ -61,9 +64,9 @@ def answered(loaded: Loaded | None, recipe: Recipe, task: Task, **_: Any) -> Ans
     kept = 1.0 if all(method.name in GOOD for method in recipe) else share(recipe)
     if task.logarithmic:
         losses = tuple(2.0 + 0.01 * i - math.log(max(kept, 0.01)) for i in range(task.count))  # type: ignore[attr-defined]
-        return Answer(Quality(math.exp(sum(losses) / len(losses)), 0, 99, len(losses), losses), (), {})
+        return Answer(Quality(math.exp(sum(losses) / len(losses)), 0.0, 99.0, len(losses), losses), (), {})
     scores = tuple(float(i % 10 < 10 * kept) for i in range(task.count))  # type: ignore[attr-defined]
-    return Answer(Quality(sum(scores) / len(scores), 0, 1, len(scores), scores), (), {})
+    return Answer(Quality(sum(scores) / len(scores), 0.0, 1.0, len(scores), scores), (), {})
 
 
 @dataclass(frozen=True)
@@ -118,7 +121,10 @@ class Noted:
 @contextmanager
 def unmeasured(weigh: Callable[..., Run] = weighed) -> Iterator[None]:
     """Nothing is measured inside."""
+    few = {name: method for name, method in methods().items() if name in NAMES}
     with ExitStack() as stack:
+        for room in (search, space):
+            stack.enter_context(mock.patch.object(room, "methods", return_value=few))
         for where, name, instead in (
             (search, "run_once", weigh),
             (search, "run_pairs", timed),
@@ -127,7 +133,7 @@ def unmeasured(weigh: Callable[..., Run] = weighed) -> Iterator[None]:
             (fit, "Here", NotHere),
         ):
             stack.enter_context(mock.patch.object(where, name, instead))
-        stack.enter_context(mock.patch.object(type(TASKS[0]), "calibrate", lambda *_: Calibration(1.0, 0.5)))
+        stack.enter_context(mock.patch.object(type(TASKS[0]), "calibrate", return_value=Calibration(1.0, 0.5)))
         yield
 
 

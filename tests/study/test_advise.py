@@ -16,7 +16,7 @@ from pith.measure.seconds import Run, run_once, timed_prompt
 from pith.models import Loaded, Subject, builtin
 from pith.study.advice import ERRORS, Advice, Check, Forecast, median_error
 from pith.study.advise import advise, verify
-from pith.study.probe import Prober
+from pith.study.probe import Prober, probe_all
 
 SNAPKV, KIVI = Recipe.parse("snapkv(budget=0.25, window=8)"), Recipe.parse("kivi(group_size=8, residual_length=8)")
 
@@ -157,6 +157,9 @@ def test_memory_that_runs_out_stops_the_climb(monkeypatch: pytest.MonkeyPatch) -
     found = prober.probe(SNAPKV, time.perf_counter() + 1e3)
     assert found.stopped == "there is not enough memory for 200 tokens"
     assert list(found.pairs) == [64]
+    prober._rungs = [200]
+    nothing = probe_all(prober, [SNAPKV], 9.0, None)
+    assert nothing == ({}, {str(SNAPKV): "there is not enough memory for 200 tokens"}, ())
 
 
 def test_it_keeps_to_its_time() -> None:

@@ -215,5 +215,5 @@ def test_a_task_says_in_one_line_why_it_cannot_be_made() -> None:
         def draw(self, rng: Random, room: Any) -> Example:
             raise ValueError("there are only 2 of them")
 
-    with pytest.raises(InputError, match="^impossible: length=1024 is too short: there are only 2 of them$"):
+    with pytest.raises(InputError, match="impossible: length=1024 is too short: there are only 2 of them"):
         Impossible().examples(loaded()[1])

@@ -39,6 +39,8 @@ def test_a_suite_is_all_its_tasks() -> None:
     assert len(SUITES["ruler"]) == 13
     assert {str(t).partition("(")[2] for t in found[1:-1]} == {"length=128, count=7, seed=2)"}
     assert str(found[0]) == "vt(length=64, count=9)"
+    with pytest.raises(InputError, match=r"ruler is no task but stands for several: niah_single_1, .*, qa_2"):
+        task("ruler")
     with pytest.raises(ParameterError, match="niah_single_1 has no parameter 'hops'"):
         parse_tasks("ruler(hops=2)")
 

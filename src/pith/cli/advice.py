@@ -118,7 +118,8 @@ def print_checks(checks: tuple[Check, ...]) -> None:
 
 def _table(advice: Advice, width: int) -> Table:
     shown = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=f"Predictions for {advice.model}, batch {advice.batch}")
-    shown.add_column("recipe", overflow="fold")
+    shown.add_column("recipe", overflow="fold", min_width=12)
+    joint = "\n" if width < ROOMY else " "
     shown.add_column(f"cache at\n{advice.lengths[-1]}", justify="right", no_wrap=True)
     for what in ("decode", "prefill"):
         for length in advice.lengths:
@@ -129,10 +130,10 @@ def _table(advice: Advice, width: int) -> Table:
     )
     for one in advice.predicted:
         last = one.forecasts[-1]
-        held = Text(bytes_(last.bytes)).append(f" {percent(last.share)}", "dim")
+        held = Text(bytes_(last.bytes)).append(f"{joint}{percent(last.share)}", "dim")
         cells = [_ratio(f.decode_ratio, f.timed) for f in one.forecasts]
         cells += [_ratio(f.prefill_ratio, f.timed) for f in one.forecasts]
-        shown.add_row(_label(one), held, *cells)
+        shown.add_row(_label(one).replace("(", "\n(", width < ROOMY), held, *cells)
     return shown
 
 

@@ -25,6 +25,7 @@ def run(options: Options) -> None:
     """List the tasks, or show one: metric, formula, parameters."""
     from pith.cli.show import print_card, print_json, print_listing
     from pith.tasks import task, tasks
+    from pith.tasks.registry import SUITES
 
     found = [task(options.name)] if options.name else list(tasks().values())
     if options.json:
@@ -32,7 +33,9 @@ def run(options: Options) -> None:
     elif options.name:
         print_card(options.name, _parts(found[0]), found[0].parameters())
     else:
-        print_listing(("task", "metric", "what it asks"), [(t.name, _metric(t), t.doc("summary")) for t in found])
+        suites = [(name, "a suite", f"Stands for {', '.join(names)}.") for name, names in SUITES.items()]
+        rows = [(t.name, _metric(t), t.doc("summary")) for t in found]
+        print_listing(("task", "metric", "what it asks"), [*rows, *suites])
 
 
 def _metric(task: type[Task]) -> str:

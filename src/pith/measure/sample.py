@@ -5,7 +5,6 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,9 +13,8 @@ from jaxtyping import Int
 from torch import Tensor, nn
 
 from pith.measure.bytes import cache_bytes
-from pith.measure.seconds import Run, now
+from pith.measure.seconds import Run, Whole, now, run_once
 from pith.models import Subject
-from pith.tasks.stream import Stream
 
 FEW = 4
 """A model of so many layers, and a kind of layer with so many, is timed whole."""
@@ -51,35 +49,16 @@ class Sample:
 
         What is spent outside of layers (embedding, masks, head, what a method does around a forward) counts as it is.
         """
-        with subject.applied() as model, self._only() as clock:
-            stream, device = Stream(model), prompt.device
-            begun = now(device)
-            logits = stream.read(prompt)
-            prefill = self._of_all(now(device) - begun, clock.taken())
-            prefill_bytes = self._bytes(stream.cache)
-            begun = now(device)
-            for _ in range(tokens):
-                logits = stream.read(logits.argmax(dim=-1, keepdim=True))
-            decode = self._of_all(now(device) - begun, clock.taken()) / tokens
-            return Run(prefill, decode, prefill_bytes, self._bytes(stream.cache))
-
-    def _of_all(self, total: float, chosen: dict[int, float]) -> float:
-        """What all layers take, where `total` has the chosen ones in it once."""
-        return total + sum((self.stands_for[index] - 1) * value for index, value in chosen.items())
-
-    def _bytes(self, cache: Any) -> int:
-        if self.whole:
-            return cache_bytes(cache)
-        held = {i: float(cache_bytes(SimpleNamespace(layers=[cache.layers[i]]))) for i in self.stands_for}
-        return round(self._of_all(float(cache_bytes(cache)), held))
+        with self._only() as counted:
+            return run_once(subject, prompt, tokens, counted)
 
     @contextmanager
-    def _only(self) -> Iterator[_Clock]:
+    def _only(self) -> Iterator[Whole]:
         """Only the chosen layers compute, and a clock stands at their doors; nothing of that is left on exit."""
-        clock = _Clock(self._device)
         if self.whole or self.layers is None:
-            yield clock
+            yield Whole()
             return
+        clock = _Clock(self.stands_for, self._device)
         with ExitStack() as stack:
             for index, layer in enumerate(self.layers):
                 if index in self.stands_for:
@@ -90,38 +69,46 @@ class Sample:
             yield clock
 
 
-@dataclass
-class _Clock:
-    """When layers were entered and left."""
+class _Clock(Whole):
+    """Takes down when layers are entered and left, and counts each as often as it stands for layers.
 
-    device: torch.device
-    tuples: bool = False
-    marks: list[tuple[int, Any, Any]] = field(default_factory=list)
-    _entered: Any = None
+    Attributes:
+        tuples: whether layers give their hidden states back in a tuple.
+    """
+
+    def __init__(self, stands_for: dict[int, float], device: torch.device) -> None:
+        self._stands_for, self._device = stands_for, device
+        self._entered: Any = None
+        self._marks: list[tuple[int, Any, Any]] = []
+        self.tuples = False
+
+    def seconds(self, total: float) -> float:
+        """What all layers take; the device has done its work."""
+        for index, begun, ended in self._marks:
+            taken = ended - begun if isinstance(ended, float) else begun.elapsed_time(ended) / 1e3
+            total += (self._stands_for[index] - 1) * taken
+        self._marks.clear()
+        return total
+
+    def bytes(self, cache: Any) -> int:
+        """What all layers hold."""
+        held = {index: cache_bytes(SimpleNamespace(layers=[cache.layers[index]])) for index in self._stands_for}
+        return round(cache_bytes(cache) + sum((self._stands_for[index] - 1) * held[index] for index in held))
 
     def enters(self, layer: nn.Module, args: Any) -> None:
         self._entered = self._mark()
 
     def leaves(self, index: int) -> Callable[[nn.Module, Any, Any], None]:
         def leave(layer: nn.Module, args: Any, out: Any) -> None:
-            self.marks.append((index, self._entered, self._mark()))
+            self._marks.append((index, self._entered, self._mark()))
             self.tuples = isinstance(out, tuple)
 
         return leave
 
-    def taken(self) -> dict[int, float]:
-        """The seconds spent in each layer since this was last asked; the device has done its work."""
-        found: dict[int, float] = {}
-        for index, begun, ended in self.marks:
-            seconds = ended - begun if isinstance(ended, float) else begun.elapsed_time(ended) / 1e3
-            found[index] = found.get(index, 0.0) + seconds
-        self.marks.clear()
-        return found
-
     def _mark(self) -> Any:
         """The time; with CUDA an event, for which nobody waits."""
-        if self.device.type != "cuda":
-            return now(self.device)
+        if self._device.type != "cuda":
+            return now(self._device)
         event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
         event.record()
         return event

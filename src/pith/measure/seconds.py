@@ -45,7 +45,24 @@ class Run:
     peak: int | None = None
 
 
-def run_once(subject: Subject, prompt: Int[Tensor, "batch length"], tokens: int = DECODED) -> Run:
+class Whole:
+    """How a run is read off: seconds and bytes count as they are. See `pith.measure.sample` for another way."""
+
+    def seconds(self, total: float) -> float:
+        """What counts of the seconds since this was last asked."""
+        return total
+
+    def bytes(self, cache: Any) -> int:
+        """What a cache counts."""
+        return cache_bytes(cache)
+
+
+_WHOLE = Whole()
+
+
+def run_once(
+    subject: Subject, prompt: Int[Tensor, "batch length"], tokens: int = DECODED, counted: Whole = _WHOLE
+) -> Run:
     """Reads a prompt, decodes `tokens` tokens greedily, and looks at the clock and the cache after both."""
     with subject.applied() as model:
         stream, device = Stream(model), prompt.device
@@ -53,13 +70,13 @@ def run_once(subject: Subject, prompt: Int[Tensor, "batch length"], tokens: int 
             torch.cuda.reset_peak_memory_stats(device)
         begun = now(device)
         logits = stream.read(prompt)
-        prefill, prefill_bytes = now(device) - begun, cache_bytes(stream.cache)
+        prefill, prefill_bytes = counted.seconds(now(device) - begun), counted.bytes(stream.cache)
         begun = now(device)
         for _ in range(tokens):
             logits = stream.read(logits.argmax(dim=-1, keepdim=True))
-        decode = (now(device) - begun) / tokens
+        decode = counted.seconds(now(device) - begun) / tokens
         peak = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
-        return Run(prefill, decode, prefill_bytes, cache_bytes(stream.cache), peak)
+        return Run(prefill, decode, prefill_bytes, counted.bytes(stream.cache), peak)
 
 
 def run_pairs(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -56,15 +57,18 @@ class Figures:
 def figures(study: Study, found: Sequence[Row], sought: Sought | None = None) -> Figures:
     """Draws every chart for which there is something to draw."""
     tasks = study.question.tasks
-    named = list(zip(tasks, headings(tasks), strict=True))
-    heads = [name if name == task.metric else f"{name}: {task.metric}" for task, name in named]
     several = len(found) > 1
+    named = zip(tasks, headings(tasks), strict=True)
+    # a dense model without a finite score leaves nothing to draw the others against
+    drawable = [(task, name) for task, name in named if several and math.isfinite(found[0].quality(task).value)]
     ways: tuple[Cost, ...] = ("bytes", "time")
     return Figures(
         quality=tuple(
-            (head, tuple(quality_chart(found, task, name, way) for way in ways))
-            for head, (task, name) in zip(heads, named, strict=True)
-            if several
+            (
+                name if name == task.metric else f"{name}: {task.metric}",
+                tuple(quality_chart(found, task, name, way) for way in ways),
+            )
+            for task, name in drawable
         ),
         costs=(time_chart(found), bytes_chart(found)) if several else (),
         curves=tuple(curve_charts(found, tasks, taken(found, scales(study, list(found))))),

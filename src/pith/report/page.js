@@ -67,12 +67,12 @@
     entry.addEventListener("pointerleave", () => show(() => true));
   }
 
-  let folded = [];
+  const folded = [];
   window.addEventListener("beforeprint", () => {
-    folded = [...document.querySelectorAll("details:not([open])")];
+    for (const part of document.querySelectorAll("details:not([open])")) folded.push(part);
     for (const part of folded) part.open = true;
   });
   window.addEventListener("afterprint", () => {
-    for (const part of folded) part.open = false;
+    for (const part of folded.splice(0)) part.open = false;
   });
 })();

@@ -138,7 +138,9 @@ def _outcome(loaded: Loaded, aim: Aim, study: Study, dense_memory: int, tried: t
     # the dense model is what the others are held against: its ratio to itself is noise
     fresh[str(Recipe())] = replace(fresh[str(Recipe())], quality=1.0, latency=1.0)
     missed = {text: aim.misses(r.memory, r.quality, r.latency) for text, r in fresh.items()}
-    best = min(fresh, key=lambda text: (max(missed[text]), -fresh[text].quality, fresh[text].memory))
+    # a limit that the dense model misses is what the search was for: it is named where nothing else was measured
+    others = [text for text in fresh if text != str(Recipe()) or not any(missed[text])] or list(fresh)
+    best = min(others, key=lambda text: (max(missed[text]), -fresh[text].quality, fresh[text].memory))
     return Sought(
         memory=aim.memory,
         quality=aim.quality,

@@ -68,7 +68,7 @@ class Prober:
         model = self.loaded.model
         self.sample = Sample(model)
         self._whole = Sample(model, whole=True)
-        self._tokens, self._rungs = DECODED, list(self.lengths)
+        self._tokens, self._rungs = _LEAST_DECODED, list(self.lengths)
         self._prompts: dict[int, Int[Tensor, "batch length"]] = {}
 
     def warm_up(self, seconds: float) -> None:
@@ -84,7 +84,7 @@ class Prober:
             self.dense[rung] = [self._run(Recipe(), rung)]
             self._tokens = min(DECODED, max(_LEAST_DECODED, int(seconds / 10 / self.dense[rung][0].decode)))
         last = short[-1]
-        expected = [(1 + _RECIPE) * self._expected(self.dense[last][0], last, n) for n in self.lengths]
+        expected = [(1 + _RECIPE) * self._expected(Recipe(), self.dense[last][0], last, n) for n in self.lengths]
         fits = sum(sum(expected[: i + 1]) < seconds for i in range(len(expected)))
         self._rungs = sorted({*self.lengths, *(short if fits < min(2, len(self.lengths)) else ())})
 
@@ -99,30 +99,37 @@ class Prober:
             ModelError: a method cannot take the model.
         """
         found = Found()
-        self._run(recipe, self._rungs[0], warm=True)
         for length in self._rungs:
-            if found.pairs and time.perf_counter() + self._cost(found, length) > end:
+            if found.pairs and time.perf_counter() + self._cost(found, recipe, length) > end:
                 break
             try:
+                if not found.pairs:
+                    self._run(recipe, length, warm=True)
                 self._pair(found, recipe, length)
             except (torch.OutOfMemoryError, MemoryError):
                 found.stopped = f"there is not enough memory for {length} tokens"
                 break
         for _ in range(_PAIRS - 1):
             for length in sorted(found.pairs, reverse=True):
-                if time.perf_counter() + self._cost(found, length) < end:
+                if time.perf_counter() + self._cost(found, recipe, length) < end:
                     self._pair(found, recipe, length)
         return found
 
-    def _cost(self, found: Found, length: int) -> float:
+    def _cost(self, found: Found, recipe: Recipe, length: int) -> float:
         """The seconds that a pair is expected to take."""
         last = max(n for n in found.pairs if n <= length)
-        return sum(self._expected(run, last, length) for run in found.pairs[last][-1])
+        return sum(self._expected(recipe, run, last, length) for run in found.pairs[last][-1])
 
-    def _expected(self, run: Run, ran: int, length: int) -> float:
-        """The seconds that a run is expected to take at a length, where it is known at another."""
+    def _expected(self, recipe: Recipe, run: Run, ran: int, length: int) -> float:
+        """The seconds that a run with a recipe's layers is expected to take, where one at another length is known."""
         read: float = run.prefill * (length / ran) ** _STEEP
-        return (read + self._tokens * run.decode) * self.sample.share
+        return (read + self._tokens * run.decode) * self._layers_for(recipe).share
+
+    def _layers_for(self, recipe: Recipe) -> Sample:
+        """All layers, where a method acts around whole forwards of the model and may count on each."""
+        retention = recipe.answer(Retention.question)
+        around = isinstance(retention, Retention) and retention.companion() is not None
+        return self._whole if around else self.sample
 
     def _pair(self, found: Found, recipe: Recipe, length: int) -> None:
         odd = len(found.pairs.get(length, ())) % 2
@@ -133,8 +140,7 @@ class Prober:
 
     def _run(self, recipe: Recipe, length: int, like: Recipe | None = None, warm: bool = False) -> Run:
         subject = Subject(self.loaded.model, self.loaded.tokenizer, recipe if len(recipe) else None)
-        sample = self._whole if _acts_around(like or recipe) else self.sample
-        return sample.run(subject, self._prompt(length), 1 if warm else self._tokens)
+        return self._layers_for(like or recipe).run(subject, self._prompt(length), 1 if warm else self._tokens)
 
     def _prompt(self, length: int) -> Int[Tensor, "batch length"]:
         if length not in self._prompts:
@@ -162,15 +168,14 @@ def probe_all(
             late.append(str(recipe))
             continue
         try:
-            found[str(recipe)] = prober.probe(recipe, now + (end - now) / (len(recipes) - done))
+            taken = prober.probe(recipe, now + (end - now) / (len(recipes) - done))
         except ModelError as error:
             refused[str(recipe)] = str(error)
+        else:
+            if taken.pairs:
+                found[str(recipe)] = taken
+            else:
+                refused[str(recipe)] = taken.stopped or ""
         if progress:
             progress(str(recipe), done + 1, len(recipes))
     return found, refused, tuple(late)
-
-
-def _acts_around(recipe: Recipe) -> bool:
-    """Whether a method acts around whole forwards, so that no layer can be left out."""
-    retention = recipe.answer(Retention.question)
-    return isinstance(retention, Retention) and retention.companion() is not None

@@ -133,6 +133,7 @@ class Search:
         self._asked = ask(loaded, (), aim.tasks, length=aim.length, seed=aim.seed)
         dense = run_once(Subject(loaded.model, loaded.tokenizer), self._prompt)
         self.dense_memory = self._memory(dense)
+        self._answers: dict[tuple[str, str], Quality] = {}
         self._held = dense.prefill_bytes  # after the prompt, by what was tried last
         self.calibrations = {str(task): task.calibrate(loaded.tokenizer) for task in (*self._few, *aim.tasks)}
 
@@ -230,6 +231,9 @@ class Search:
 
     def _answer(self, recipe: Recipe, task: Task) -> Quality:
         """What a task finds, from the store where it is there."""
+        known = str(recipe), str(task)
+        if known in self._answers:
+            return self._answers[known]
         key = self._asked.key(recipe, task)
         stored = self._store.get(Answer, key)
         if stored is None:
@@ -237,6 +241,7 @@ class Search:
                 self._loaded, recipe, task, batch_size=self._aim.batch_size, progress=self._watch.progress
             )  # fmt: skip
             self._store.put(key, stored, self._asked.of(recipe, task))
+        self._answers[known] = stored.quality
         return stored.quality
 
     def _require_telling(self) -> None:

@@ -62,6 +62,7 @@ def load(name: str, include: str | None, fewshot: int | None) -> dict[str, Any]:
     Raises:
         InputError: the harness is not installed, there is no such task, or it cannot be loaded.
     """
+    harness("tasks")  # says first of all that the harness is missing, where it is
     if include is not None and not Path(include).is_dir():
         raise InputError(f"lm_eval: include={include!r} is no folder; allowed is one that holds task files")
     manager = _manager(include, include is None)

@@ -24,8 +24,8 @@ class ManyLabels(Generated):
     each label once, so a prompt holds them all; the length is filled with rounds. As in LIConBench (arXiv 2404.02060):
     with many labels the model must read all of a long prompt. The interval is Wilson's.
 
-    Deviates: the texts are generated, so that the label follows from the demonstrations alone and from nothing that the
-    model knew; LIConBench takes six sets of texts that people labelled, with one to five rounds.
+    Deviates from LIConBench, which takes six sets of texts that people labelled, with one to five rounds; here texts
+    are generated, so that the label follows from the demonstrations alone and from nothing that the model knew.
     """
 
     metric: ClassVar[str] = "share of exact answers"

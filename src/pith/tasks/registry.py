@@ -49,9 +49,11 @@ def task(name: str) -> type[Task]:
     """The task of that name.
 
     Raises:
-        InputError: there is none; the message lists all.
+        InputError: there is none, and the message lists all; or it is a suite, whose tasks the message lists.
     """
     known = tasks()
+    if name in SUITES:
+        raise InputError(f"{name} is no task but stands for several: {', '.join(SUITES[name])}")
     if name not in known:
         words = [*known, *SUITES]
         raise InputError(f"no task is called {name!r}{nearest(name, words)}; there are: {', '.join(words)}")

@@ -59,8 +59,8 @@ def _guessed(example: Example, match: Match, index: int) -> float:
 def share_interval(scores: Sequence[float]) -> tuple[float, float]:
     """The 95 % interval of the mean of scores in [0, 1]: Student's, cut to that; Wilson's where all are 0 or 1.
 
-    Wilson's too where all are equal, of which Student's would say that they are certain: no score in [0, 1] spreads more
-    than a share of hits does, so its interval is never too short.
+    Wilson's too where all are equal, of which Student's would say that they are certain: no scores in [0, 1] spread
+    more than hits and misses of the same mean do.
     """
     if len(set(scores)) == 1 or all(one in (0.0, 1.0) for one in scores):
         return wilson_interval(sum(scores), len(scores))
