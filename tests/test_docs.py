@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import json
 import os
 import re
 import shlex
@@ -19,6 +20,8 @@ from typer.main import get_command
 import pith
 from contracts import variants
 from pith.cli import app
+from pith.cli.advise import as_data
+from pith.study.advice import Advice, Check, Forecast, Machine, Predicted
 from pith.tasks import tasks
 
 ROOT = Path(__file__).parent.parent
@@ -35,7 +38,7 @@ BUILDS = pytest.mark.skipif(
 def hooks(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, ModuleType]]:
     """The modules that make the generated pages."""
     monkeypatch.syspath_prepend(DOCS / "hooks")
-    names = ("catalogue", "commands", "figures")
+    names = ("catalogue", "commands", "figures", "tabled")
     yield {name: importlib.import_module(name) for name in names}
     for name in (*names, "marked"):
         sys.modules.pop(name, None)
@@ -90,6 +93,20 @@ def test_every_file_of_results_stands_with_its_command(hooks: dict[str, ModuleTy
         assert f"## `{name}.json`" in page
         assert found.get("command") or name in hooks["figures"].COMMANDS, f"what made {name}.json?"
         assert hooks["figures"].tables(found), f"nothing of {name}.json is shown"
+
+
+def test_predictions_stand_beside_what_was_measured(hooks: dict[str, ModuleType]) -> None:
+    expected, found = Forecast(512, 2**20, 0.1, 0.01, 0.5, 1.2, 0.8), Forecast(512, 2**20, 0.2, 0.01, 0.5, 1.2, 1.0)
+    dense, snapkv = Predicted("dense", (expected,), 3), Predicted("snapkv()", (expected,), 3)
+    advice = Advice(
+        model="builtin", batch=1, lengths=(512,), machine=Machine(1e9, 1e9, 0.01), dense=dense, predicted=(snapkv,),
+        refused={}, late=(), layers=2, of=4, seconds=9.0, notes=(), environment={},
+    )  # fmt: skip
+    data = json.loads(json.dumps(as_data(advice, (Check("snapkv()", expected, found),))))
+    text = "\n".join(hooks["tabled"].tables(data))
+    assert "| `snapkv()` | 512 | 1.00 MiB → 1.00 MiB (+0%) | 100 ms → 200 ms (-50%) |" in text
+    assert "0.80x → 1.00x (-20%)" in text
+    assert "2 of 4 layers" in text
 
 
 def test_every_link_between_pages_leads_somewhere(hooks: dict[str, ModuleType]) -> None:

@@ -51,7 +51,8 @@ def page() -> str:
         "# All results, and the commands that made them",
         "Every figure of these pages was measured by a command of this repository. Here is each file of "
         "`benchmarks/results/` with its command; what the figures say is told in [the cache methods side by side]"
-        "(cache.md). Times are ratios to the dense model, run by turns in one process: below 1 is less time.",
+        "(cache.md). Times are ratios to the dense model, run by turns in one process: below 1 is less time; "
+        "~ was too noisy to tell.",
     ]
     for name, found in stored().items():
         command = found.get("command") or COMMANDS.get(name)
@@ -61,7 +62,12 @@ def page() -> str:
 
 def where(found: dict[str, Any]) -> str:
     """The machine on which it was measured."""
-    about = found.get("environment") or next((piece(r, "environment") for r in listed(found)), None) or {}
+    about = (
+        found.get("environment")
+        or found.get("predictions", {}).get("environment")
+        or next((piece(r, "environment") for r in listed(found.get("study", found))), None)
+        or {}
+    )
     words = [about.get("processor"), f"{about['cores']} cores" if "cores" in about else None]
     words += [f"{about['threads']} threads" if "threads" in about else None, about.get("dtype")]
     words += [f"{name} {about[name.lower()]}" for name in ("PyTorch", "Transformers") if name.lower() in about]

@@ -6,6 +6,7 @@ from typing import Any
 
 from marked import plain, table
 
+from pith.measure.measurement import tells
 from pith.report.words import bytes_, digits, percent, seconds
 
 
@@ -136,7 +137,8 @@ def compared(rows: list[dict[str, Any]]) -> str:
         held, speed = piece(row, "bytes"), piece(row, "speed")
         scores = [f"{score(q['value'])} <small>{span(q)}</small>" for q in piece(row, "quality").values()]
         shares = [percent(held["prefill"] / held["dense_prefill"]), percent(held["claimed"])]
-        times = [f"{speed['prefill_ratio']:.2f}x", f"{speed['decode_ratio']:.2f}x"]
+        noisy = "" if tells(speed["decode_ratio"], speed["spread"]) else "~"
+        times = [f"{speed['prefill_ratio']:.2f}x", f"{noisy}{speed['decode_ratio']:.2f}x"]
         cells.append((f"`{named(row)}`", *scores, *shares, *times))
     return table(heads, cells, numbers=len(heads) - 1)
 

@@ -69,7 +69,7 @@ def test_sentences_say_who_would_help() -> None:
     predicted = tuple(Predicted(recipe, (one,), 3) for recipe, one in kinds.items())
     found = Advice(
         "m", 1, (4096,), Machine(1e10, 1e11, None), Predicted("dense", (forecast(1, 1, 1),), 3), predicted,
-        {"kvzip()": "no"}, ("h2o()",), 4, 32, 42.0, (),
+        {"kvzip()": "no"}, ("h2o()",), 4, 32, 42.0, (), {},
     )  # fmt: skip
     first, *others = sentences(found)
     assert first == (

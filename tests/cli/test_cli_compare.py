@@ -19,6 +19,7 @@ import pith.study.here
 from cli.commands import pith_, refused
 from contracts.tiny import tiny
 from core.families import registered
+from pith.cli.command import command_line
 from pith.core import ModelError
 
 TASKS = "needle(keys=1),perplexity(scored=4)"
@@ -177,7 +178,7 @@ def test_each_task_stands_once_at_each_length(model: str, tmp_path: Path) -> Non
     words = ["--recipe", "snapkv", *OPTIONS, "--lengths", "64,96", "--out", str(tmp_path), "--json"]
     data = json.loads(pith_("compare", model, *words).stdout)
     assert data["tasks"] == [
-        "needle(length=64, keys=1, count=2)", "needle(length=96, keys=1, count=2)",
+        "needle(length=64, count=2, keys=1)", "needle(length=96, count=2, keys=1)",
         "perplexity(length=64, scored=4, count=2)", "perplexity(length=96, scored=4, count=2)",
     ]  # fmt: skip
     assert data["settings"]["length"] == 96
@@ -235,8 +236,9 @@ def test_a_repetition_takes_no_other_question(words: list[str], says: str, model
 
 
 def test_ctrl_c_with_workers_ends_them_and_leaves_no_claim(model: str, tmp_path: Path) -> None:
-    words = ["--workers", "2", "--recipe", "snapkv", *OPTIONS, "--count", "400", "--batch-size", "1", "--out", str(tmp_path)]
-    command = [sys.executable, "-m", "pith", "compare", model, *words]
+    words = ["--tasks", "perplexity(scored=4)", "--length", "96", "--count", "1000", "--batch-size", "1"]
+    command = [sys.executable, "-m", "pith", "compare", model, "--workers", "2", "--recipe", "snapkv", *words]
+    command += ["--out", str(tmp_path)]
     child = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True)
     try:
         while child.poll() is None and not claims(tmp_path / "study.sqlite"):
@@ -248,6 +250,12 @@ def test_ctrl_c_with_workers_ends_them_and_leaves_no_claim(model: str, tmp_path:
         assert claims(tmp_path / "study.sqlite") == 0
     finally:
         child.kill()
+
+
+def test_a_password_reaches_neither_page_nor_record(monkeypatch: pytest.MonkeyPatch) -> None:
+    words = ["pith", "compare", "--store", "postgresql://me:hidden@host/db", "--ray=ray://host:10001"]
+    monkeypatch.setattr(sys, "argv", words)
+    assert command_line() == "pith compare --store 'postgresql://me:***@host/db' --ray=ray://host:10001"
 
 
 def claims(path: Path) -> int:

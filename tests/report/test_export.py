@@ -41,7 +41,7 @@ def test_the_colours_are_the_pages_in_the_light() -> None:
 
 def test_a_name_that_is_no_file_name_is_made_one() -> None:
     chart = replace(FIGURES.costs[0], name="needle(length=512, text='a/b')-bytes")
-    assert "needle_length=512_text=_a_b_-bytes.svg" in exports([chart], table(STUDY))
+    assert "needle_length=512_text=_a_b-bytes.svg" in exports([chart], table(STUDY))
 
 
 def test_the_table_as_markdown_has_every_cell() -> None:

@@ -79,6 +79,14 @@ def test_it_says_what_was_asked_found_and_how() -> None:
         assert text in PAGE
 
 
+def test_the_recipe_to_take_is_marked_in_the_table() -> None:
+    marked = [a["data-row"] for a in Elements(PAGE).all("tr") if a.get("class") == "best"]
+    assert marked == ["snapkv(budget=0.25)"]
+    assert PAGE.count("<small>the one to take</small>") == 1
+    searched = render(study("snapkv", budgets=(0.4,)), "pith fit", sought())
+    assert [a["data-row"] for a in Elements(searched).all("tr") if a.get("class") == "best"] == ["snapkv(budget=0.4)"]
+
+
 def test_charts_take_their_colours_from_the_page() -> None:
     svgs = re.findall(r"<svg.*?</svg>", PAGE, flags=re.DOTALL)
     assert len(svgs) == 1 + 4 + 14
@@ -177,7 +185,7 @@ def test_a_search_says_its_limits_its_outcome_and_everything_tried() -> None:
 
 
 def test_many_recipes_fold_away_what_is_not_needed_at_once() -> None:
-    tasks = tasks_with("needle(keys=1),needle(keys=2),needle(keys=4),needle(keys=8)", {"length": 512})
+    tasks = tasks_with("needle(keys=1),needle(keys=2),needle(keys=4),needle(keys=8),needle(keys=16)", {"length": 512})
     found = study(*(f"snapkv(window={w})" for w in range(1, 9)), tasks=tasks)
     page = render(found, "pith compare")
     assert "1 more task<" in page

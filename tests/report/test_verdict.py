@@ -8,7 +8,7 @@ from pith.core import Recipe
 from pith.report import rows, verdict
 from pith.report.calibration import scales
 from pith.report.verdict import taken
-from pith.study import Study
+from pith.study import Study, tasks_with
 from pith.tasks import Calibration
 from study import fakes
 from study.fakes import study
@@ -59,6 +59,34 @@ def test_where_every_recipe_loses_it_names_the_one_that_loses_least() -> None:
     assert first.startswith("Take none if nothing may be lost: every recipe that holds fewer bytes is worse")
     assert "on needle or perplexity; the least is lost by `" in first
     assert "needle 0.300 against 0.960" in first
+
+
+def test_a_large_loss_that_few_examples_cannot_tell_is_no_reason_to_take_a_recipe() -> None:
+    found = study("snapkv", budgets=(0.5,))
+    text, needle = str(found.question.recipes[1]), found.question.tasks[0]
+    for recipe, right in (("dense", 20), (text, 14)):
+        taken = found.measurements[recipe]
+        answer = taken.answers[str(needle)]
+        scores = tuple(float(i < right) for i in range(20))
+        quality = replace(answer.quality, value=right / 20, low=0.45, high=1.0, n=20, scores=scores)
+        answers = {**taken.answers, str(needle): replace(answer, quality=quality)}
+        found.measurements[recipe] = replace(taken, answers=answers)
+    wide = replace(found, question=replace(found.question, recipes=(*found.question.recipes, *more())))
+    row = rows(wide)[1]
+    assert row.difference(needle).verdict == "not distinguishable"
+    first = verdict(wide)[0]
+    assert first.startswith("Take none if nothing may be lost")
+    assert "(needle 0.700 against 1.00)" in first
+
+
+def more() -> tuple[Recipe, ...]:
+    """Recipes that are asked for too, so that there are more comparisons."""
+    return tuple(Recipe.parse(f"snapkv(budget=0.5, window={window})") for window in range(1, 12))
+
+
+def test_tasks_that_differ_in_their_length_have_one_name() -> None:
+    tasks = tasks_with("needle(length=512),needle(length=1024),perplexity", {})
+    assert "on needle at every length and perplexity and holds" in verdict(study("snapkv", tasks=tasks))[0]
 
 
 def test_it_says_when_no_recipe_holds_fewer_bytes() -> None:

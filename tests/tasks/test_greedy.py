@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import GPT2Config, GPT2LMHeadModel
 
 import pith
 from contracts.tiny import MAKERS, tiny, tokens
@@ -50,6 +51,15 @@ def test_each_row_answers_as_it_would_alone(name: str, query: Query) -> None:
     asked = prompts([(9, 3), (14, 3), (21, 3), (9, 5)])
     expected = [alone(tiny(name), prompt) for prompt in asked]
     assert greedy(tiny(name), Spelled(), asked, query, batch_size=3) == expected
+
+
+@pytest.mark.parametrize("query", ["aware", "agnostic"])
+def test_learned_positions_are_counted_without_padding(query: Query) -> None:
+    torch.manual_seed(0)
+    settings = GPT2Config(vocab_size=97, n_embd=32, n_layer=2, n_head=2, n_positions=64, initializer_range=0.3)
+    model, asked = GPT2LMHeadModel(settings).eval(), prompts([(9, 3), (14, 3), (21, 3)])
+    model.generation_config.eos_token_id = None
+    assert greedy(model, Spelled(), asked, query, batch_size=3) == [alone(model, prompt) for prompt in asked]
 
 
 @pytest.mark.parametrize("query", ["aware", "agnostic"])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import re
+import shlex
 import sys
 import warnings
 from collections.abc import Callable
@@ -54,6 +56,12 @@ def add(
     command.__annotations__ = {f: hints[f] for f in hints}
     command.__doc__ = run.__doc__
     app.command(run.__module__.rpartition(".")[2], epilog=f"Example: {example}")(command)
+
+
+def command_line() -> str:
+    """The command line as it was given, without the passwords of its URLs: reports and records show it."""
+    words = (re.sub(r"(://[^/:@]*):[^@]*@", r"\1:***@", word) for word in sys.argv[1:])
+    return shlex.join(["pith", *words])
 
 
 def say(line: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import sys
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -75,6 +74,7 @@ def run(options: Options) -> None:
 
     Each result is stored when it is made: the same command, run again, goes on where it was stopped.
     """
+    from pith.cli.command import command_line
     from pith.cli.show import print_json, print_study
     from pith.cli.watch import TerminalWatch
     from pith.models import load
@@ -85,7 +85,7 @@ def run(options: Options) -> None:
     options = _as_recorded(options, repeated) if repeated else options
     recipes, tasks = repeated.parsed() if repeated else _chosen(options)
     # a repeated study keeps the command that asked it first
-    command = repeated.command if repeated else shlex.join(["pith", *sys.argv[1:]])
+    command = repeated.command if repeated else command_line()
     settings, out = _settings(options), options.out or OUT
     with Store(options.store or out) as store:
         loaded = load(options.model, options.dtype)

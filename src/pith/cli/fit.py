@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -58,6 +56,7 @@ def run(options: Options) -> None:
     The best of what was tried is measured afresh on examples that the search has not seen. Exits with 0 when a recipe
     meets every limit then, and with 1 when none does: the nearest is named. The same command goes on after a stop.
     """
+    from pith.cli.command import command_line
     from pith.cli.fit_watch import TerminalFitWatch
     from pith.cli.show import print_json
     from pith.core import parse_bytes
@@ -82,7 +81,7 @@ def run(options: Options) -> None:
         loaded = load(options.model, options.dtype)
         with TerminalFitWatch() as watch:
             study, sought = fit(loaded, aim, store, watch, trials=options.trials, minutes=options.minutes)
-    command = shlex.join(["pith", *sys.argv[1:]])
+    command = command_line()
     _record(options, loaded, study, command)
     page = write(study, options.out, command, sought=sought)
     if options.json:

@@ -8,16 +8,23 @@ from pathlib import Path
 from typing import Any
 
 from rich import box
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
 from pith.core import Parameter, Parametrised, written
-from pith.report import Table, reading, table, verdict
+from pith.report import Cell, Table, reading, table, verdict
 from pith.study import Study
 
 ROOMY = 120
 """A terminal of so many columns shows a cell's detail beside it; a narrower one below it."""
+
+LABEL = 20
+"""So many columns of a narrow terminal a recipe may always take."""
+
+GAP = 3
+"""What stands between two columns of a table."""
 
 
 def print_json(value: Any) -> None:
@@ -61,26 +68,63 @@ def print_study(study: Study, page: Path) -> None:
 
 
 def rich_table(results: Table, width: int, last: int | None = None) -> RichTable:
-    """The table for a terminal.
+    """The table for a terminal; where it has too many columns for one, without the spare ones, or in several parts.
 
     Args:
         results: the table.
         width: the terminal's columns.
         last: how many rows there is room for; the dense model and the last ones are shown.
     """
-    narrow = width < ROOMY
-    joint = "\n" if narrow else "  "
-    shown = RichTable(box=box.SIMPLE_HEAD, pad_edge=False)
-    for index, column in enumerate(results.columns):
-        title = Text(column.title.replace(" ", "\n") if narrow else column.title)
-        # where room is short it is the recipe that folds, never a number
-        shown.add_column(title, justify="right" if index else "left", no_wrap=index > 0, overflow="fold")
     rows = results.rows if last is None else (results.rows[0], *results.rows[1:][-last:])
-    for row in rows:
-        cells = [
-            Text(cell.text, style="red" if cell.warns else "").append(joint + cell.detail, "dim") for cell in row[1:]
-        ]
-        shown.add_row(Text(row[0].text.replace("(", "\n(") if narrow else row[0].text), *cells)
+    shown = _texts(results, rows, narrow=width < ROOMY)
+    if len(chunks := _chunks(shown, width)) > 1:
+        kept = [not column.spare for column in results.columns]
+        shown = [column for column, keep in zip(_texts(results, rows, narrow=True), kept, strict=True) if keep]
+        chunks = _chunks(shown, width)
+    tables = [_part([shown[0], *chunk]) for chunk in chunks]
+    if len(tables) == 1:
+        return tables[0]
+    whole = RichTable.grid()
+    for one in tables:
+        whole.add_row(one)
+    return whole
+
+
+def _texts(results: Table, rows: Sequence[Sequence[Cell]], narrow: bool) -> list[list[Text]]:
+    """Each column as texts, the heading first; in a narrow terminal details stand below."""
+    joint = "\n" if narrow else "  "
+    titles = [c.title.replace(" ", "\n").replace("(", "\n(") if narrow else c.title for c in results.columns]
+    labels = [row[0].text.replace("(", "\n(") if narrow else row[0].text for row in rows]
+    columns = [[Text(titles[0]), *map(Text, labels)]]
+    for index, title in enumerate(titles[1:], start=1):
+        cells = [row[index] for row in rows]
+        texts = [Text(c.text, style="red" if c.warns else "").append(joint + c.detail, "dim") for c in cells]
+        columns.append([Text(title), *texts])
+    return columns
+
+
+def _chunks(columns: list[list[Text]], width: int) -> list[list[list[Text]]]:
+    """The columns after the first, in as many parts as it takes for each to fit beside the first."""
+    first, *sizes = [max(cell_len(line) for text in column for line in text.plain.split("\n")) for column in columns]
+    room = width - min(first, LABEL) - GAP  # the first column folds where it must
+    chunks: list[list[list[Text]]] = [[]]
+    left = room
+    for column, size in zip(columns[1:], sizes, strict=True):
+        if size + GAP > left and chunks[-1]:
+            chunks.append([])
+            left = room
+        chunks[-1].append(column)
+        left -= size + GAP
+    return chunks
+
+
+def _part(columns: list[list[Text]]) -> RichTable:
+    shown = RichTable(box=box.SIMPLE_HEAD, pad_edge=False)
+    for index, column in enumerate(columns):
+        # where room is short it is the recipe that folds, never a number
+        shown.add_column(column[0], justify="right" if index else "left", no_wrap=index > 0, overflow="fold")
+    for line in zip(*(column[1:] for column in columns), strict=True):
+        shown.add_row(*line)
     return shown
 
 

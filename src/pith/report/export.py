@@ -48,7 +48,7 @@ def exports(charts: Iterable[Chart], table: Table) -> dict[str, bytes]:
     """Every file by its name: each chart twice, and the table twice."""
     found: dict[str, bytes] = {}
     for chart in charts:
-        name = re.sub(r"[^\w.=-]+", "_", chart.name).strip("_")
+        name = re.sub(r"[^\w.=-]+", "_", chart.name).replace("_-", "-").strip("_")
         svg = standalone(chart)
         found[f"{name}.svg"] = svg.encode()
         found[f"{name}.png"] = vl_convert.svg_to_png(svg, scale=SCALE)

@@ -65,7 +65,7 @@ def figures(study: Study, found: Sequence[Row], sought: Sought | None = None) ->
     return Figures(
         quality=tuple(
             (
-                name if name == task.metric else f"{name}: {task.metric}",
+                name if task.name == task.metric else f"{name}: {task.metric}",
                 tuple(quality_chart(found, task, name, way) for way in ways),
             )
             for task, name in drawable

@@ -8,6 +8,7 @@
   const status = document.getElementById("status");
 
   const valueOf = (row, column) => {
+    if (column === 0) return row.dataset.row;
     const cell = row.cells[column];
     const number = Number.parseFloat(cell.dataset.value);
     return Number.isNaN(number) ? cell.dataset.value ? Infinity : cell.textContent.trim() : number;

@@ -19,7 +19,7 @@ from pith.report.figures import Figures, figures
 from pith.report.row import Row, rows
 from pith.report.search import Search
 from pith.report.table import reading, table
-from pith.report.verdict import verdict
+from pith.report.verdict import taken, verdict
 from pith.report.words import digits
 from pith.study import Study
 from pith.study.sought import Sought
@@ -27,7 +27,7 @@ from pith.study.sought import Sought
 FILE = "report.html"
 FOLDER = "charts"
 
-OPEN = 3
+OPEN = 4
 """So many tasks' charts are shown at once; those of further ones unfold."""
 
 
@@ -55,6 +55,7 @@ def render(study: Study, command: str, sought: Sought | None = None, drawn: Figu
         table=results,
         families=_families(results.families),
         series=[row.series for row in found],
+        best=_best(study, found, sought),
         reading=reading(study),
         scales=scales(study, found) if study.calibrations else [],
         figures=drawn or figures(study, found, sought),
@@ -93,6 +94,14 @@ def write(study: Study, directory: str | Path, command: str, sought: Sought | No
     for name, content in exports(drawn.files(), table(study)).items():
         _put(folder / FOLDER / name, content)
     return _put(folder / FILE, page.encode())
+
+
+def _best(study: Study, found: list[Row], sought: Sought | None) -> int | None:
+    """Which row is the recipe to take: the one that a search found, or else the verdict's."""
+    if sought:
+        return next((i for i, row in enumerate(found) if str(row.recipe) == sought.found), None)
+    best = taken(found, scales(study, found))
+    return found.index(best) if best else None
 
 
 def _put(path: Path, content: bytes) -> Path:

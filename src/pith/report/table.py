@@ -40,10 +40,11 @@ class Cell:
 
 @dataclass(frozen=True)
 class Column:
-    """A heading, and what stands below it in small print."""
+    """A heading, what stands below it in small print, and whether it may be left out where room is short."""
 
     title: str
     detail: str = ""
+    spare: bool = False
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ def table(study: Study) -> Table:
         *([Column("peak memory", "of the process, ratio to dense")] if peak else []),
         Column("prefill time", "ratio to dense"),
         Column("decode time", "per token, ratio to dense"),
-        *([Column("bandwidth", "of decoding, share of this machine's copy")] if band else []),
+        *([Column("bandwidth", "of decoding, share of this machine's copy", spare=True)] if band else []),
     )
     return Table(
         columns, tuple(_cells(row, tasks, peak, band) for row in found), tuple(row.families for row in found)
@@ -137,7 +138,8 @@ def difference(row: Row, task: Task) -> str:
     def shown(value: float) -> str:
         if task.logarithmic:
             return f"\u00d7{digits(value)}"
-        return ("+" if value > 0 else "\u2212" if value < 0 else "") + digits(abs(value))
+        size = f"{abs(value):.3f}" if abs(value) < 0.9995 else digits(abs(value))
+        return ("+" if value > 0 else "\u2212" if value < 0 else "") + size
 
     return f"{shown(found.value)} ({shown(found.low)} to {shown(found.high)})"
 

@@ -27,12 +27,13 @@ def verdict(study: Study) -> list[str]:
 
 
 def taken(found: Sequence[Row], known: Sequence[Scale]) -> Row | None:
-    """The recipe to take: of those that hold fewer bytes and are worse on no task that tells, the one with the fewest.
+    """The recipe to take: of those that hold fewer bytes and keep every task that tells, the one with the fewest.
 
-    Where two hold the same bytes it is the faster one.
+    It keeps a task where no loss can be told and none of a tenth was seen: few examples tell little, and what they do
+    not tell is no reason to take a recipe. Where two hold the same bytes it is the faster one.
     """
-    telling = [scale.task for scale in known if scale.tells]
-    keeping = [row for row in found if _is_smaller(row) and telling and all(map(row.keeps, telling))]
+    telling = [scale for scale in known if scale.tells]
+    keeping = [row for row in found if _is_smaller(row) and telling and all(_keeps(row, scale) for scale in telling)]
     return min(
         keeping, key=lambda row: (row.measurement.bytes.prefill, row.measurement.speed.decode_ratio), default=None
     )
@@ -48,13 +49,13 @@ def _take(found: Sequence[Row], known: Sequence[Scale]) -> str:
     best = taken(found, known)
     if best is None:
         return _none(smaller, telling)
-    keeping = [row for row in smaller if all(row.keeps(scale.task) for scale in telling)]
+    keeping = [row for row in smaller if all(_keeps(row, scale) for scale in telling)]
     rank = f"the fewest of the {len(keeping)} recipes that do" if len(keeping) > 1 else "the only recipe that does"
     noise = ", in runs too noisy to trust" if best.is_noisy else ""
-    up = [scale.name for scale in telling if best.difference(scale.task).verdict == "better"]
-    kept = [scale.name for scale in telling if scale.name not in up]
-    ways = [f"is better than the dense model on {listed(up)}"] * bool(up)
-    ways += [f"shows no loss on {listed(kept)}"] * bool(kept)
+    up = [scale for scale in telling if best.difference(scale.task).verdict == "better"]
+    kept = [scale for scale in telling if scale not in up]
+    ways = [f"is better than the dense model on {listed(_names(up, telling))}"] * bool(up)
+    ways += [f"shows no loss on {listed(_names(kept, telling))}"] * bool(kept)
     return (
         f"Take `{best.label}`: it {listed(ways)} and holds {percent(best.share)} of the dense cache's bytes, {rank}; a "
         f"decoded token takes {best.measurement.speed.decode_ratio:.2f}x the time{noise}{_power(best, telling)}."
@@ -67,14 +68,44 @@ def _none(smaller: Sequence[Row], telling: Sequence[Scale]) -> str:
     losses = [
         f"{scale.name} {digits(nearest.quality(scale.task).value)} against {digits(scale.dense.value)}"
         for scale in telling
-        if not nearest.keeps(scale.task)
+        if not _keeps(nearest, scale)
     ]
-    names = listed([scale.name for scale in telling], "or")
+    noise = ", in runs too noisy to trust" if nearest.is_noisy else ""
     return (
-        f"Take none if nothing may be lost: every recipe that holds fewer bytes is worse than the dense model on "
-        f"{names}; the least is lost by `{nearest.label}` ({listed(losses)}), which holds {percent(nearest.share)} of "
-        f"its cache bytes and takes {nearest.measurement.speed.decode_ratio:.2f}x the time for a decoded token."
+        "Take none if nothing may be lost: every recipe that holds fewer bytes is worse than the dense model, or came "
+        f"out a tenth below it, on {listed(_names(telling, telling), 'or')}; the least is lost by `{nearest.label}` "
+        f"({listed(losses)}), which holds {percent(nearest.share)} of its cache bytes and takes "
+        f"{nearest.measurement.speed.decode_ratio:.2f}x the time for a decoded token{noise}."
     )
+
+
+def _keeps(row: Row, scale: Scale) -> bool:
+    """Whether no loss on the task can be told, and none of a tenth was seen."""
+    found = row.difference(scale.task)
+    if found.verdict == "worse":
+        return False
+    if scale.task.logarithmic:
+        return found.value <= 1 + COARSE
+    lost = -found.value if scale.task.higher_is_better else found.value
+    return lost <= _coarse(scale)
+
+
+def _coarse(scale: Scale) -> float:
+    """A tenth: ten points of a share, a tenth of the dense model's of any other score."""
+    return COARSE if scale.task.higher_is_better else COARSE * abs(scale.dense.value)
+
+
+def _names(scales: Sequence[Scale], known: Sequence[Scale]) -> list[str]:
+    """The tasks' names; those of one name that differ in one parameter, where all are there, are one name."""
+    found: dict[str, list[Scale]] = {}
+    for scale in scales:
+        found.setdefault(scale.task.name, []).append(scale)
+    names: list[str] = []
+    for name, those in found.items():
+        apart = {p.name for p in those[0].task.parameters() if len({getattr(s.task, p.name) for s in those}) > 1}
+        whole = len(those) == sum(scale.task.name == name for scale in known)
+        names += [f"{name} at every {apart.pop()}"] if whole and len(apart) == 1 else [scale.name for scale in those]
+    return names
 
 
 def _loss(row: Row, scale: Scale) -> float:
@@ -97,14 +128,10 @@ def _power(row: Row, telling: Sequence[Scale]) -> str:
     if scale.task.logarithmic:
         size, goal = f"a factor of {digits(found.detectable)}", digits(1 + COARSE)
     else:
-        size, goal = digits(found.detectable), _goal(scale)
+        size, goal = digits(found.detectable), digits(_coarse(scale))
     would = f"a loss under {size} would not show" if found.detectable < math.inf else "no loss would show"
     rest = f"; likewise on {len(weak) - 1} more" if len(weak) > 1 else ""
     return f"; but with {found.n} examples of {scale.name} {would} (about {found.needed:,} would show {goal}{rest})"
-
-
-def _goal(scale: Scale) -> str:
-    return digits(COARSE if scale.task.higher_is_better else COARSE * abs(scale.dense.value))
 
 
 def _silent(scale: Scale) -> str:

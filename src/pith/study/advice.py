@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from operator import attrgetter
 from statistics import median
+from typing import Any
 
 SAME = 0.05
 """A predicted ratio of times within this share of 1 is called no change."""
@@ -18,8 +19,8 @@ class Machine:
     Attributes:
         copy: bytes per second of a plain copy, those read and those written together.
         matrix: floating-point operations per second of a large product of matrices, in the model's dtype.
-        overhead: seconds of a decoding step beyond reading the weights that a token touches at the copy's bandwidth: at
-            the shortest length and batch asked for, in the dense model; None where those weights cannot be told.
+        overhead: seconds of a decoding step beyond reading the weights that a token touches at the copy's bandwidth, in
+            the dense model at the shortest length that was timed; None where those weights cannot be told.
     """
 
     copy: float
@@ -98,6 +99,7 @@ class Advice:
         layers, of: how many layers stood for all, and how many there are.
         seconds: how long it took.
         notes: what the user must know, such as layers that were left alone.
+        environment: versions, processor, threads, dtype, seed, commit.
     """
 
     model: str
@@ -112,6 +114,7 @@ class Advice:
     of: int
     seconds: float
     notes: tuple[str, ...]
+    environment: dict[str, Any]
 
 
 @dataclass(frozen=True)

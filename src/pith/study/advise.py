@@ -6,9 +6,11 @@ import time
 from collections.abc import Mapping, Sequence
 from operator import attrgetter
 from statistics import median
+from typing import Any
 
 from pith.core import InputError, Recipe
 from pith.measure import Progress, costs
+from pith.measure.environment import environment
 from pith.measure.machine import copy_bandwidth, matrix_throughput
 from pith.measure.run import claimed, noted
 from pith.measure.seconds import DECODED, Run
@@ -51,8 +53,7 @@ def advise(
         InputError: a number makes no sense, or a length is too long for the model.
     """
     begun = time.perf_counter()
-    lengths = _checked(loaded, lengths, batch, seconds)
-    model = loaded.model
+    lengths, model = _checked(loaded, lengths, batch, seconds), loaded.model
     copy, matrix = copy_bandwidth(model.device), matrix_throughput(model.dtype, model.device)
     prober = Prober(loaded, batch, lengths, seed)
     wanted = [recipe for recipe in recipes if len(recipe)]
@@ -60,9 +61,6 @@ def advise(
         left = seconds - (time.perf_counter() - begun)
         found, refused, late = probe_all(prober, wanted, left, progress)
     dense = _Dense(prober.dense)
-    shortest = dense.at(min(prober.dense))
-    read = weights_read(model)
-    overhead = None if read is None else max(0.0, shortest.decode - read / copy)
     predicted = [
         _predicted(loaded, recipe, found[str(recipe)], dense, lengths, batch)
         for recipe in wanted
@@ -73,7 +71,7 @@ def advise(
         model=loaded.name,
         batch=batch,
         lengths=lengths,
-        machine=Machine(copy, matrix, overhead),
+        machine=Machine(copy, matrix, _overhead(model, dense.at(min(prober.dense)), copy)),
         dense=Predicted(str(Recipe()), tuple(map(dense.at, lengths)), sum(map(len, prober.dense.values()))),
         predicted=tuple(sorted(predicted, key=lambda p: p.forecasts[-1].decode)),
         refused=refused,
@@ -82,7 +80,14 @@ def advise(
         of=of,
         seconds=time.perf_counter() - begun,
         notes=tuple(notes),
+        environment=environment(model, {"seed": seed, "batch": batch, "seconds": seconds}),
     )
+
+
+def _overhead(model: Any, shortest: Forecast, copy: float) -> float | None:
+    """What a step takes beyond reading the weights; see `Machine`."""
+    read = weights_read(model)
+    return None if read is None else max(0.0, shortest.decode - read / copy)
 
 
 def verify(

@@ -22,7 +22,7 @@ TRIED, RECIPE, AGAIN = "tried", "recipe", "again"
 REFUSED = 1.0
 """By how much a recipe misses its limits that cannot be, or that the model cannot take."""
 
-IN_VAIN = 200
+IN_VAIN = 50
 """So many proposals in a row that are not new, or cannot be, end a search."""
 
 
