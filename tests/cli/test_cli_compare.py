@@ -48,6 +48,7 @@ def test_json_is_all_that_stdout_holds(model: str, tmp_path: Path) -> None:
     assert data["rows"][1]["cache_share"] == pytest.approx(0.5, abs=0.05)
     assert data["rows"][1]["answers"][data["tasks"][0]]["quality"]["n"] == 2
     assert data["rows"][1]["costs"]["bytes"]["tokens"] == 96
+    assert data["rows"][1]["verdicts"][data["tasks"][0]] in ("better", "worse", "not distinguishable")
     assert set(data["calibrations"]) == set(data["tasks"])
     assert data["calibrations"][data["tasks"][0]]["oracle"] == 1.0
     assert data["settings"]["length"] == 96

@@ -12,6 +12,7 @@ from pith.report.charts import SHAPES, curve_charts, depth_maps, quality_chart, 
 from pith.report.charts.base import chosen, ratios
 from pith.report.charts.curve import LINES
 from pith.study import tasks_with
+from pith.study.sought import Reached
 from study.fakes import sought, study
 
 
@@ -103,5 +104,8 @@ def test_a_search_draws_what_it_measured_and_counts_the_rest() -> None:
     assert len(recipes) == 4
     assert "snapkv(budget=0.4) · 81.2% of the quality in 3.40 MiB, 0.400x the time" in recipes
     assert "1 more were given up" in chart.caption
+    afresh = search_chart(replace(sought(), reached=Reached(3 << 20, 0.95, 0.5)))
+    assert afresh is not None
+    assert "snapkv(budget=0.4) · 95.0% of the quality in 3.00 MiB, 0.500x the time" in titles(afresh.svg)
     nothing = replace(sought(), tried=(sought().tried[-1],))
     assert search_chart(nothing) is None

@@ -57,7 +57,7 @@ def test_the_table_as_latex_is_escaped_and_has_every_cell() -> None:
     assert text.count("&") == (len(table(STUDY).columns) - 1) * (1 + 5)
     assert r"\texttt{streaming\_llm(budget=0.5)}" in text
     assert r"0.300 $\blacktriangledown$ (0.219--0.396)" in text
-    assert r"50.0\% (50.0\%)" in text
+    assert r"512 KiB, 50.0\% (50.0\%)" in text
     body = "\n".join(line for line in text.splitlines() if not line.startswith("%"))
     assert body.count(r"\toprule") == body.count(r"\bottomrule") == 1
     assert not re.findall(r"(?<!\\)[%_#]", body)

@@ -77,6 +77,7 @@ def test_a_large_loss_that_few_examples_cannot_tell_is_no_reason_to_take_a_recip
     first = verdict(wide)[0]
     assert first.startswith("Take none if nothing may be lost")
     assert "(needle 0.700 against 1.00)" in first
+    assert "but with 20 examples of needle" in first
 
 
 def more() -> tuple[Recipe, ...]:

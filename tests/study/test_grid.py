@@ -6,7 +6,7 @@ import pytest
 
 from core.families import registered
 from pith.core import InputError, ParameterError, Recipe, RecipeSyntaxError, methods
-from pith.study import grid, parse_budgets, read_recipe, tasks_with
+from pith.study import grid, parse_budgets, parse_lengths, read_recipe, tasks_with
 
 
 def texts(*recipes: str, budgets: str = "", families: tuple[str, ...] = ()) -> list[str]:
@@ -143,3 +143,24 @@ def test_a_setting_that_a_task_cannot_take_is_refused() -> None:
 def test_a_text_that_is_no_list_of_tasks_is_refused(text: str) -> None:
     with pytest.raises(InputError):
         tasks_with(text, {})
+
+
+def test_each_task_that_leaves_its_length_open_stands_once_at_each() -> None:
+    found = tasks_with("needle,perplexity(length=64)", {"length": 2048, "count": 5}, lengths=[128, 256])
+    assert [(task.name, task.length) for task in found] == [("needle", 128), ("needle", 256), ("perplexity", 64)]
+
+
+def test_lengths_are_numbers_of_tokens() -> None:
+    assert parse_lengths("512, 1024,") == [512, 1024]
+    assert parse_lengths("") == []
+    for text in ("0", "-1", "many", "1.5"):
+        with pytest.raises(InputError, match="is no length"):
+            parse_lengths(text)
+
+
+def test_the_query_reaches_suites_and_is_never_mixed() -> None:
+    found = tasks_with("ruler,perplexity", {"query": "agnostic"})
+    assert [task.asks for task in found] == ["agnostic"] * 13 + [None]
+    with pytest.raises(InputError, match="do not compare") as error:
+        tasks_with("needle,vt(query='agnostic')", {})
+    assert "\n" not in str(error.value)

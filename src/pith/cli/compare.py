@@ -108,7 +108,8 @@ def run(options: Options) -> None:
         print_json(as_data(study) | {"report": str(page), "results": store.place, "run": str(kept)})
     else:
         print_study(study, page)
-        print(f"Results: {store.place}. Again: pith compare --from {shlex.quote(str(kept))}")
+        print(f"For papers: {page.parent / 'charts'}. Results: {store.place}.")
+        print(f"Again: pith compare --from {shlex.quote(str(kept))}")
 
 
 def _chosen(options: Options) -> tuple[tuple[Recipe, ...], tuple[Task, ...]]:

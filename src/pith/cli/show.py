@@ -76,18 +76,21 @@ def rich_table(results: Table, width: int, last: int | None = None) -> RichTable
         last: how many rows there is room for; the dense model and the last ones are shown.
     """
     rows = results.rows if last is None else (results.rows[0], *results.rows[1:][-last:])
-    shown = _texts(results, rows, narrow=width < ROOMY)
-    if len(chunks := _chunks(shown, width)) > 1:
-        kept = [not column.spare for column in results.columns]
-        shown = [column for column, keep in zip(_texts(results, rows, narrow=True), kept, strict=True) if keep]
+    # details beside, then below; each with the columns that can be spared, then without
+    for narrow, whole in ((False, True), (False, False), (True, True), (True, False)):
+        shown = _texts(results, rows, narrow)
+        if not whole:
+            shown = [column for column, kind in zip(shown, results.columns, strict=True) if not kind.spare]
         chunks = _chunks(shown, width)
+        if len(chunks) == 1 and (narrow or width >= ROOMY):
+            break
     tables = [_part([shown[0], *chunk]) for chunk in chunks]
     if len(tables) == 1:
         return tables[0]
-    whole = RichTable.grid()
+    parts = RichTable.grid()
     for one in tables:
-        whole.add_row(one)
-    return whole
+        parts.add_row(one)
+    return parts
 
 
 def _texts(results: Table, rows: Sequence[Sequence[Cell]], narrow: bool) -> list[list[Text]]:
@@ -115,6 +118,8 @@ def _chunks(columns: list[list[Text]], width: int) -> list[list[list[Text]]]:
             left = room
         chunks[-1].append(column)
         left -= size + GAP
+    if len(chunks) > 1 and len(chunks[-1]) == 1 < len(chunks[-2]) - 1:
+        chunks[-1].insert(0, chunks[-2].pop())  # no column stands alone
     return chunks
 
 

@@ -85,6 +85,8 @@ def _column(title: str, detail: str) -> str:
 
 
 def _said(cell: Cell) -> str:
+    if "(" in cell.detail:
+        return f"{cell.text}, {cell.detail}"
     return f"{cell.text} ({cell.detail})" if cell.detail else cell.text
 
 

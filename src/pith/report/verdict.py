@@ -75,7 +75,7 @@ def _none(smaller: Sequence[Row], telling: Sequence[Scale]) -> str:
         "Take none if nothing may be lost: every recipe that holds fewer bytes is worse than the dense model, or came "
         f"out a tenth below it, on {listed(_names(telling, telling), 'or')}; the least is lost by `{nearest.label}` "
         f"({listed(losses)}), which holds {percent(nearest.share)} of its cache bytes and takes "
-        f"{nearest.measurement.speed.decode_ratio:.2f}x the time for a decoded token{noise}."
+        f"{nearest.measurement.speed.decode_ratio:.2f}x the time for a decoded token{noise}{_power(nearest, telling)}."
     )
 
 

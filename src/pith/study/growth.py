@@ -10,31 +10,26 @@ import torch
 
 
 class Growth:
-    """A sum of powers of the length with coefficients of zero or more, through what was measured.
+    """A sum of powers of the length with coefficients of zero or more, by what was measured.
 
         cost(n) = sum_p c_p n^p,  c_p >= 0
 
-    The coefficients are those of least squares of the relative errors. Where a length was measured, that counts;
-    elsewhere the sum is multiplied so that it goes through the nearest length measured.
+    The coefficients are those of least squares of the relative errors. At a length that was measured, that counts;
+    elsewhere the sum does, and not the last measurement alone, whose noise it would carry far.
 
     Args:
         measured: the cost at each length, one or more.
-        powers: the powers of the length.
+        powers: the powers of the length; where one length was measured, the first of them is taken.
     """
 
     def __init__(self, measured: Mapping[int, float], powers: Sequence[int]) -> None:
         self._measured, self._powers = dict(measured), powers
         self.coefficients = _least_squares(self._measured, powers)
-        self.longest = max(measured)
 
     def at(self, length: int) -> float:
         """The cost at a length."""
         if length in self._measured:
             return self._measured[length]
-        nearest = self.longest if length > self.longest else min(self._measured, key=lambda n: abs(n - length))
-        return self._measured[nearest] * self._sum(length) / self._sum(nearest)
-
-    def _sum(self, length: int) -> float:
         return math.fsum(c * length**p for c, p in zip(self.coefficients, self._powers, strict=True))
 
 

@@ -7,8 +7,9 @@ from typing import Any
 import altair as alt
 
 from pith.report.charts.base import JOINT, SHAPES, Chart, chart_of, drawn
+from pith.report.front import front
 from pith.report.words import bytes_, digits, percent
-from pith.study.sought import Sought, Tried
+from pith.study.sought import Reached, Sought, Tried
 
 MIB = 1 << 20
 
@@ -25,7 +26,9 @@ def search_chart(sought: Sought) -> Chart | None:
     levels = [v["quality"] for v in values] + [sought.quality, 1.0]
     y = alt.Y("quality:Q", scale=alt.Scale(domain=_padded(levels), nice=False),
               axis=alt.Axis(title=None, format="~%"))  # fmt: skip
-    best = sorted((v for v in values if v["front"]), key=lambda v: v["memory"])
+    done = [v for v in values if v["kind"] != "early"]
+    best = [done[i] for i in front([(v["memory"], -v["quality"]) for v in done])]
+    best.sort(key=lambda v: float(v["memory"]))
     line = chart_of(best).mark_line(color="var(--accent)", strokeWidth=9, opacity=0.22, strokeCap="round",
                                     strokeJoin="round", aria=False)  # fmt: skip
     layers = [*_limits(sought, _padded(ends), _padded(levels), x, y), line.encode(x=x, y=y)]
@@ -38,14 +41,15 @@ def search_chart(sought: Sought) -> Chart | None:
     for kind, look in looks.items():
         points = chart_of([v for v in values if v["kind"] == kind]).mark_point(**{"stroke": "var(--surface)", **look})
         layers.append(points.encode(x=x, y=y, description="said:N"))
+    again = " as measured afresh" if sought.reached else ""
     hidden = len(sought.tried) - len(tried)
     rest = f" {hidden} more were given up before their quality was known." if hidden else ""
     return Chart(
         "search",
         "What was tried",
         "Quality is the lowest share of the dense model's score that is kept; the tinted corner meets the limits. "
-        "Diamond: the recipe found, or the nearest; blue, on the band: the front; hollow: given up early, on few "
-        f"examples.{rest}",
+        f"Diamond: the recipe found, or the nearest{again}; blue: not beaten in memory, quality and time; band: "
+        f"not beaten in the two drawn here; hollow: given up early, on few examples.{rest}",
         "Memory against quality. " + "; ".join(v["said"] for v in values) + ".",
         drawn(alt.layer(*layers), height=320, width=640),
     )
@@ -56,10 +60,15 @@ def _value(tried: Tried, sought: Sought) -> dict[str, Any]:
     assert tried.quality is not None
     best = tried.recipe == (sought.found or sought.nearest)
     kind = "found" if best else "early" if tried.given_up else "front" if tried.on_front else "tried"
-    said = f"{percent(tried.quality)} of the quality in {bytes_(tried.memory)}"
-    said += f", {digits(tried.latency)}x the time" if tried.latency is not None else ""
-    return {"memory": tried.memory / MIB, "quality": tried.quality, "kind": kind, "front": tried.on_front,
-            "said": f"{tried.recipe}{JOINT}{said}"}  # fmt: skip
+    shown = sought.reached if best and sought.reached else Reached(tried.memory, tried.quality, tried.latency or 0.0)
+    said = f"{percent(shown.quality)} of the quality in {bytes_(shown.memory)}"
+    said += f", {digits(shown.latency)}x the time" if shown.latency else ""
+    return {
+        "memory": shown.memory / MIB,
+        "quality": shown.quality,
+        "kind": kind,
+        "said": f"{tried.recipe}{JOINT}{said}",
+    }
 
 
 def _padded(values: list[float]) -> list[float]:
