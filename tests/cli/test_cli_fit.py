@@ -13,8 +13,8 @@ from pith.cli.fit_watch import TerminalFitWatch
 from pith.core import Recipe
 from pith.measure import weight_bytes
 from pith.models import load
-from pith.study.sought import Tried
-from study.fits import CACHE, unmeasured
+from pith.search.sought import Tried
+from search.fits import CACHE, unmeasured
 
 TASKS = "needle(length=96, keys=2, count=40),perplexity(length=96, scored=8, count=16)"
 
@@ -87,7 +87,7 @@ def test_ctrl_c_says_that_the_same_command_goes_on(tmp_path: Path, monkeypatch: 
     def stopped(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("pith.study.fit.Search", stopped)
+    monkeypatch.setattr("pith.search.fit.Search", stopped)
     found = pith_("fit", "builtin", "--memory", "15MiB", "--out", str(tmp_path))
     assert found.exit_code == 130
     assert found.stderr.splitlines()[-1].endswith("the same command goes on from there")

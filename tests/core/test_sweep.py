@@ -13,7 +13,7 @@ from contracts.variants import GATES
 from pith.core import Method, Parametrised, Recipe, param
 from pith.measure.seconds import run_once
 from pith.models import Subject
-from pith.study.space import Place, knob, places
+from pith.search.space import Place, knob, places
 
 METHODS = pith.methods()
 

@@ -11,8 +11,8 @@ from pith.report import rows
 from pith.report.charts import SHAPES, curve_charts, depth_maps, quality_chart, search_chart, styles
 from pith.report.charts.base import chosen, ratios
 from pith.report.charts.curve import LINES
+from pith.search.sought import Reached
 from pith.study import tasks_with
-from pith.study.sought import Reached
 from study.fakes import sought, study
 
 

@@ -8,8 +8,8 @@ from statistics import fmean
 
 from pith.core import Recipe
 from pith.measure import Answer, Bandwidth, CacheBytes, Costs, Measurement, Memory, Speed
+from pith.search.sought import Sought, Tried
 from pith.study import Question, Study, grid, tasks_with
-from pith.study.sought import Sought, Tried
 from pith.tasks import Calibration, Quality, Task
 from pith.tasks.interval import t_interval, wilson_interval
 

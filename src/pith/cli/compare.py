@@ -153,7 +153,7 @@ def _at(
 ) -> tuple[tuple[Recipe, ...], dict[str, str]]:
     """The recipes at the measured budget, the dense model first, and why others cannot meet it."""
     from pith.core import ModelError, parse_bytes
-    from pith.study import recipes_at
+    from pith.search import recipes_at
 
     nbytes = parse_bytes(options.at_bytes) if options.at_bytes else None
     found, refused = recipes_at(

@@ -10,9 +10,9 @@ import typer
 
 if TYPE_CHECKING:
     from pith.models import Loaded
+    from pith.search.loop import Aim
+    from pith.search.sought import Sought
     from pith.study import Study
-    from pith.study.search import Aim
-    from pith.study.sought import Sought
 
 EXAMPLE = "pith fit builtin --memory 15MiB --quality 0.98 --out fitted"
 STOPPED = "stopped; what was tried is stored, and the same command goes on from there"
@@ -62,9 +62,9 @@ def run(options: Options) -> None:
     from pith.core import parse_bytes
     from pith.models import load
     from pith.report import write
+    from pith.search.fit import fit
+    from pith.search.loop import Aim
     from pith.study import Store, tasks_with
-    from pith.study.fit import fit
-    from pith.study.search import Aim
 
     given = {"length": options.length, "count": options.count, "seed": options.seed}
     aim = Aim(

@@ -6,19 +6,17 @@ from collections.abc import Sequence
 from types import TracebackType
 
 from rich import box
-from rich.console import Console, Group
-from rich.live import Live
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
 from pith.cli.command import say
+from pith.cli.screen import Screen
 from pith.cli.watch import TerminalWatch
 from pith.core import Recipe
 from pith.core.words import bytes_
+from pith.search.fit import with_front
+from pith.search.sought import Tried
 from pith.study import Study
-from pith.study.fit import with_front
-from pith.study.sought import Tried
 
 
 class TerminalFitWatch:
@@ -28,60 +26,41 @@ class TerminalFitWatch:
     """
 
     def __init__(self) -> None:
-        self._console = Console(stderr=True)
-        self._bars = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            console=self._console,
-        )
-        self._overall = self._bars.add_task("recipes tried", total=None)
-        self._stage = self._bars.add_task("", total=None, visible=False)
-        self._table: Table | None = None
+        self._screen = Screen("recipes tried", None)
         self._fresh: TerminalWatch | None = None
-        # drawn between two timed runs, never by a clock of its own: that would take time from what is timed
-        self._live = Live(console=self._console, transient=True, auto_refresh=False)
 
     def __enter__(self) -> TerminalFitWatch:
-        if self._console.is_terminal:
-            self._live.start()
+        self._screen.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._live.stop()
+        self._screen.stop()
         if self._fresh is not None:
             self._fresh.__exit__(kind, error, at)
 
     def progress(self, what: str, done: int, total: int) -> None:
         """A part of a trial, or of a fresh measurement, goes on."""
-        if self._fresh is not None:
-            self._fresh.progress(what, done, total)
-            return
-        self._bars.update(self._stage, description=f"  {what}", completed=done, total=total, visible=True)
-        self._draw()
+        (self._fresh.progress if self._fresh is not None else self._screen.part)(what, done, total)
 
     def tries(self, recipe: Recipe) -> None:
         """A recipe is about to be tried."""
-        self._bars.update(self._overall, description=str(recipe))
-        self._bars.update(self._stage, description="", total=None, visible=False)
-        self._draw()
+        self._screen.begins(str(recipe))
 
     def has_tried(self, tried: Sequence[Tried], wanted: int) -> None:
         """Everything that was tried so far, and how many recipes are to be tried on examples."""
         done = sum(t.examples > 0 for t in tried)
-        self._bars.update(self._overall, completed=done, total=wanted)
-        if not self._console.is_terminal:
+        self._screen.whole(done, wanted)
+        if not self._screen.is_terminal:
             say(f"{done}/{wanted} {tried[-1].recipe}: {_line(tried[-1])}")
-        room = max(4, self._console.height - 8)
+        room = max(4, self._screen.size[1] - 8)
         front = sorted((t for t in with_front(tried) if t.on_front), key=lambda t: -(t.quality or 0))[: room // 2]
-        self._table = _table(front, tried[-(room - len(front)) :])
-        self._draw()
+        self._screen.table = _table(front, tried[-(room - len(front)) :])
+        self._screen.draw()
 
     def measures(self, recipes: int) -> None:
         """The search is over; so many recipes are measured afresh."""
-        self._live.stop()
-        if not self._console.is_terminal:
+        self._screen.stop()
+        if not self._screen.is_terminal:
             say(f"measuring afresh: {recipes} recipes, the dense model among them")
         self._fresh = TerminalWatch(recipes).__enter__()
 
@@ -94,11 +73,6 @@ class TerminalFitWatch:
         """The fresh comparison knows of one recipe more."""
         if self._fresh is not None:
             self._fresh.has(study, recipe, stored)
-
-    def _draw(self) -> None:
-        if self._live.is_started:
-            shown = [self._table] if self._table else []
-            self._live.update(Group(*shown, self._bars), refresh=True)
 
 
 def _table(front: Sequence[Tried], latest: Sequence[Tried]) -> Table:

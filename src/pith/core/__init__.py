@@ -17,6 +17,7 @@ from pith.core.errors import (
     UnknownMethodError,
     nearest,
 )
+from pith.core.files import write_whole
 from pith.core.method import DenseCache, Method
 from pith.core.paper import Paper
 from pith.core.parameters import Parameter, Parametrised, param, written
@@ -58,5 +59,6 @@ __all__ = [
     "parse_bytes",
     "parse_calls",
     "runtime",
+    "write_whole",
     "written",
 ]

@@ -21,8 +21,8 @@ from pith.report.charts.quality import Cost
 from pith.report.row import Row
 from pith.report.verdict import taken
 from pith.report.words import headings
+from pith.search.sought import Sought
 from pith.study import Study
-from pith.study.sought import Sought
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from pith.core import StoreError, written
+from pith.core import write_whole, written
 from pith.report.calibration import scales
 from pith.report.cards import cards
 from pith.report.charts import styles
@@ -21,8 +20,8 @@ from pith.report.search import Search
 from pith.report.table import reading, table
 from pith.report.verdict import taken, verdict
 from pith.report.words import digits
+from pith.search.sought import Sought
 from pith.study import Study
-from pith.study.sought import Sought
 
 FILE = "report.html"
 FOLDER = "charts"
@@ -87,13 +86,9 @@ def write(study: Study, directory: str | Path, command: str, sought: Sought | No
     folder = Path(directory)
     drawn = figures(study, rows(study), sought)
     page = render(study, command, sought, drawn)
-    try:
-        (folder / FOLDER).mkdir(exist_ok=True)
-    except OSError as error:
-        raise StoreError(f"{folder / FILE} cannot be written: {error.strerror or error}") from None
     for name, content in exports(drawn.files(), table(study)).items():
-        _put(folder / FOLDER / name, content)
-    return _put(folder / FILE, page.encode())
+        write_whole(folder / FOLDER / name, content)
+    return write_whole(folder / FILE, page.encode())
 
 
 def _best(study: Study, found: list[Row], sought: Sought | None) -> int | None:
@@ -102,17 +97,6 @@ def _best(study: Study, found: list[Row], sought: Sought | None) -> int | None:
         return next((i for i, row in enumerate(found) if str(row.recipe) == sought.found), None)
     best = taken(found, scales(study, found))
     return found.index(best) if best else None
-
-
-def _put(path: Path, content: bytes) -> Path:
-    draft = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        draft.write_bytes(content)
-        draft.replace(path)
-    except OSError as error:
-        draft.unlink(missing_ok=True)
-        raise StoreError(f"{path} cannot be written: {error.strerror or error}") from None
-    return path
 
 
 def _families(rows: tuple[tuple[str, ...], ...]) -> dict[str, int]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pith.report.words import bytes_, digits, percent
-from pith.study.sought import Sought, Tried
+from pith.search.sought import Sought, Tried
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 `compare` makes them, with `Workers` side by side; `Store` keeps them; `grid` says which recipes at which budgets.
 """
 
-from pith.study.at import recipes_at
 from pith.study.compare import Helpers, Measurer, Study, Watch, compare
 from pith.study.grid import grid, parse_budgets, parse_lengths, read_recipe, tasks_with
 from pith.study.here import Elsewhere, Here
@@ -34,7 +33,6 @@ __all__ = [
     "parse_lengths",
     "read_recipe",
     "read_record",
-    "recipes_at",
     "record",
     "tasks_with",
     "write_record",

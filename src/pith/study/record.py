@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -12,7 +11,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from pith.core import InputError, ModelError, PithWarning, Recipe, StoreError
+from pith.core import InputError, ModelError, PithWarning, Recipe, write_whole
 from pith.measure.environment import environment
 from pith.models import Loaded
 from pith.study.question import Question
@@ -153,15 +152,7 @@ def write_record(found: Record, directory: str | Path) -> Path:
     """
     path = Path(directory) / FILE
     text = json.dumps(asdict(found), indent=2, ensure_ascii=False) + "\n"
-    draft = path.with_suffix(f".{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        draft.write_text(text, encoding="utf-8")
-        draft.replace(path)
-    except OSError as error:
-        draft.unlink(missing_ok=True)
-        raise StoreError(f"{path} cannot be written: {error.strerror or error}") from None
-    return path
+    return write_whole(path, text.encode())
 
 
 def read_record(path: str | Path) -> Record:

@@ -9,7 +9,7 @@ import altair as alt
 from pith.report.charts.base import JOINT, SHAPES, Chart, chart_of, drawn
 from pith.report.front import front
 from pith.report.words import bytes_, digits, percent
-from pith.study.sought import Reached, Sought, Tried
+from pith.search.sought import Reached, Sought, Tried
 
 MIB = 1 << 20
 

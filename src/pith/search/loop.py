@@ -16,12 +16,12 @@ from pith.core.words import bytes_
 from pith.measure import Answer, answer, weight_bytes
 from pith.measure.seconds import DECODED, Run, run_once, run_pairs, speed, timed_prompt
 from pith.models import Loaded, Subject, require_positions
-from pith.study.at import recipes_at
-from pith.study.kept import could_keep, kept, require_telling
-from pith.study.proposals import Proposals
+from pith.search.at import recipes_at
+from pith.search.kept import could_keep, kept, require_telling
+from pith.search.proposals import Proposals
+from pith.search.sought import Tried
+from pith.search.space import Space, space
 from pith.study.question import ask
-from pith.study.sought import Tried
-from pith.study.space import Space, space
 from pith.study.store import Store
 from pith.tasks import Quality, Task
 

@@ -13,8 +13,8 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
 from pith.core import PithError, Recipe, StoreError
-from pith.study.sought import Tried
-from pith.study.space import Space
+from pith.search.sought import Tried
+from pith.search.space import Space
 
 TRIED, RECIPE, AGAIN = "tried", "recipe", "again"
 """What a trial's attributes are called."""

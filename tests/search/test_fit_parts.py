@@ -10,11 +10,12 @@ import pytest
 
 from pith.core import InputError, StoreError
 from pith.models import Loaded, load
-from pith.study import Store, fit
-from pith.study.search import Aim, changed, fewer
-from pith.study.sought import Tried
+from pith.search import fit
+from pith.search.loop import Aim, changed, fewer
+from pith.search.sought import Tried
+from pith.study import Store
 from pith.tasks import Calibration, Quality
-from study.fits import LENGTH, TASKS, Noted
+from search.fits import LENGTH, TASKS, Noted
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +28,7 @@ def quality(value: float, scores: tuple[float, ...]) -> Quality:
 
 
 def test_the_share_that_is_kept_lies_between_chance_and_the_dense_model() -> None:
-    from pith.study.kept import could_keep, kept, require_telling
+    from pith.search.kept import could_keep, kept, require_telling
 
     needle, perplexity = TASKS
     dense, half = quality(1.0, (1.0,) * 8), quality(0.6, (1.0,) * 5 + (0.0,) * 3)
@@ -98,7 +99,7 @@ def test_an_aim_that_makes_no_sense_is_one_line(
 
 
 def test_a_database_that_fails_is_one_line() -> None:
-    from pith.study.proposals import Proposals
+    from pith.search.proposals import Proposals
 
     with pytest.raises(StoreError, match="cannot be read or written"):
         Proposals("sqlite:////nowhere/at/all/study.sqlite", "a search", 0)

@@ -16,10 +16,11 @@ from pith.core import Recipe, methods
 from pith.measure import Answer, CacheBytes, Costs, Memory, Speed
 from pith.measure.seconds import Run
 from pith.models import Loaded, Subject, load
-from pith.study import Store, Study, at, fit, search, space, tasks_with
-from pith.study.search import Aim
-from pith.study.sought import Sought, Tried
-from pith.study.space import knob
+from pith.search import at, fit, loop, space
+from pith.search.loop import Aim
+from pith.search.sought import Sought, Tried
+from pith.search.space import knob
+from pith.study import Store, Study, tasks_with
 from pith.tasks import Calibration, Quality, Task
 
 TASKS = tasks_with("needle(length=96, keys=2, count=40),perplexity(length=96, scored=8, count=16)", {})
@@ -123,12 +124,12 @@ def unmeasured(weigh: Callable[..., Run] = weighed) -> Iterator[None]:
     """Nothing is measured inside."""
     few = {name: method for name, method in methods().items() if name in NAMES}
     with ExitStack() as stack:
-        for room in (search, space):
+        for room in (loop, space):
             stack.enter_context(mock.patch.object(room, "methods", return_value=few))
         for where, name, instead in (
-            (search, "run_once", weigh),
-            (search, "run_pairs", timed),
-            (search, "answer", answered),
+            (loop, "run_once", weigh),
+            (loop, "run_pairs", timed),
+            (loop, "answer", answered),
             (at, "run_once", weighed),
             (fit, "Here", NotHere),
         ):

@@ -12,7 +12,7 @@ import pith
 from pith.cache.ada_kv import AdaKV
 from pith.cache.snapkv import SnapKV
 from pith.core import PithError, Recipe
-from pith.study.space import NONE, inside, knob, places, space
+from pith.search.space import NONE, inside, knob, places, space
 
 
 class Told:

@@ -7,7 +7,7 @@ import pytest
 from pith.core import InputError, PithWarning, Recipe
 from pith.measure.seconds import Run, run_once, timed_prompt
 from pith.models import Loaded, Subject, load
-from pith.study import at, recipes_at
+from pith.search import at, recipes_at
 
 LENGTH = 256
 NBYTES = 300_000

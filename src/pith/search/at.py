@@ -13,7 +13,7 @@ from pith.core.words import bytes_
 from pith.measure import Progress
 from pith.measure.seconds import DECODED, run_once, run_pairs, timed_prompt
 from pith.models import Loaded, Subject, require_positions
-from pith.study.space import Place, knob
+from pith.search.space import Place, knob
 
 NEAR = 0.99
 """A search over a range ends where so much of a limit of bytes is used."""

@@ -11,12 +11,12 @@ from pith.core import Recipe
 from pith.core.words import bytes_
 from pith.measure import Measurement, weight_bytes
 from pith.models import Loaded
+from pith.search.kept import kept
+from pith.search.loop import Aim, Search, SearchWatch, changed
+from pith.search.sought import Reached, Sought, Tried
 from pith.study.compare import Study, Watch, compare
 from pith.study.here import Here
-from pith.study.kept import kept
 from pith.study.question import ask
-from pith.study.search import Aim, Search, SearchWatch, changed
-from pith.study.sought import Reached, Sought, Tried
 from pith.study.store import Store
 from pith.tasks import Task
 

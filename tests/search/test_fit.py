@@ -19,11 +19,12 @@ from pith.core import InputError, Recipe, methods
 from pith.measure import seconds, weight_bytes
 from pith.measure.seconds import Run, run_once, timed_prompt
 from pith.models import Loaded, Subject, load
-from pith.study import Here, Store, Study, fit, search, space, tasks_with
-from pith.study.search import Aim
-from pith.study.sought import Sought
-from study import fits
-from study.fits import CACHE, GOOD, LENGTH, TASKS, Noted, fitted, share, unmeasured, weighed
+from pith.search import fit, loop, space
+from pith.search.loop import Aim
+from pith.search.sought import Sought
+from pith.study import Here, Store, Study, tasks_with
+from search import fits
+from search.fits import CACHE, GOOD, LENGTH, TASKS, Noted, fitted, share, unmeasured, weighed
 
 TRIALS = 14
 
@@ -93,7 +94,7 @@ def test_hopeless_recipes_are_given_up_by_their_bytes_or_by_few_examples(
 def test_what_takes_too_much_comes_again_where_it_just_meets_the_limit(
     loaded: Loaded, limit: int, tmp_path: Path
 ) -> None:
-    with unmeasured(), mock.patch.object(search.Search, "_start", return_value=0.9):
+    with unmeasured(), mock.patch.object(loop.Search, "_start", return_value=0.9):
         _, sought = fitted(tmp_path, Noted(), limit, 8, loaded)
     first, again = (t for t in sought.tried if t.recipe.startswith("kvzip(budget") and "+" not in t.recipe)
     assert first.recipe == "kvzip(budget=0.902)"
@@ -219,9 +220,9 @@ def test_on_the_built_in_model_with_everything_measured(
     few = {name: method for name, method in methods().items() if name in ("kv_cache_int8", "key_norm")}
     # what is tested is not how long things take
     monkeypatch.setattr(seconds, "LONGER", 0.0)
-    monkeypatch.setattr(search, "PAIRS", 1)
+    monkeypatch.setattr(loop, "PAIRS", 1)
     monkeypatch.setattr(fit, "Here", partial(Here, runs=1))
-    for where in (space, search):
+    for where in (space, loop):
         monkeypatch.setattr(where, "methods", lambda: few)
     run = run_once(Subject(loaded.model, loaded.tokenizer), timed_prompt(loaded.tokenizer, LENGTH, 0))
     memory = weight_bytes(loaded.model) + int(0.8 * run.decoded_bytes)
@@ -241,7 +242,7 @@ def test_on_the_built_in_model_with_everything_measured(
 def test_as_many_sequences_take_as_many_caches(loaded: Loaded, tmp_path: Path) -> None:
     with Store(tmp_path) as store:
         one, four = (
-            search.Search(loaded, Aim(memory=1 << 30, tasks=TASKS, length=LENGTH, batch=batch), store, Noted())
+            loop.Search(loaded, Aim(memory=1 << 30, tasks=TASKS, length=LENGTH, batch=batch), store, Noted())
             for batch in (1, 4)
         )
     weights = weight_bytes(loaded.model)
