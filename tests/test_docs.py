@@ -21,7 +21,7 @@ import pith
 from contracts import variants
 from pith.cli import app
 from pith.cli.advise import as_data
-from pith.study.advice import Advice, Check, Forecast, Machine, Predicted
+from pith.predict.advice import Advice, Check, Forecast, Machine, Predicted
 from pith.tasks import tasks
 
 ROOT = Path(__file__).parent.parent

@@ -10,7 +10,7 @@ from cli.commands import pith_, refused
 from pith.cli.advice import sentences
 from pith.cli.advise import _readable
 from pith.models import load
-from pith.study.advice import Advice, Forecast, Machine, Predicted
+from pith.predict.advice import Advice, Forecast, Machine, Predicted
 
 QUICK = ("--seconds", "20", "--recipe", "snapkv(window=8)", "--verify")
 

@@ -23,7 +23,7 @@ def test_what_stood_there_stays_when_writing_fails(tmp_path: Path, monkeypatch: 
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Path, "write_bytes", full)
-    with pytest.raises(StoreError, match="file.txt cannot be written: No space left on device"):
+    with pytest.raises(StoreError, match=r"file\.txt cannot be written: No space left on device"):
         write_whole(path, b"two")
     monkeypatch.undo()
     assert path.read_bytes() == b"one"

@@ -14,9 +14,9 @@ from rich.text import Text
 from pith.cli.command import say
 from pith.cli.show import ROOMY
 from pith.core import Recipe
+from pith.predict.advice import ERRORS, SAME, Advice, Check, Forecast, Predicted, median_error
 from pith.report import label
 from pith.report.words import bytes_, digits, listed, percent, seconds
-from pith.study.advice import ERRORS, SAME, Advice, Check, Forecast, Predicted, median_error
 
 
 class Bar:

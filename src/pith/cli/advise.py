@@ -9,7 +9,7 @@ import typer
 
 if TYPE_CHECKING:
     from pith.models import Loaded
-    from pith.study.advice import Advice, Check
+    from pith.predict.advice import Advice, Check
 
 EXAMPLE = "pith advise builtin --lengths 1024,4000 --family eviction --verify"
 LENGTHS = (1024, 8192, 32768)
@@ -48,7 +48,7 @@ def run(options: Options) -> None:
     from pith.cli.show import print_json
     from pith.core import InputError, methods
     from pith.models import load
-    from pith.study.advise import advise, verify
+    from pith.predict.advise import advise, verify
     from pith.study.grid import grid
 
     if options.verify and options.batch != 1:
@@ -80,7 +80,7 @@ def as_data(advice: Advice, checks: tuple[Check, ...] = ()) -> dict[str, Any]:
     """The predictions as plain data, and what was measured, where it was."""
     from dataclasses import asdict
 
-    from pith.study.advice import ERRORS, median_error
+    from pith.predict.advice import ERRORS, median_error
 
     found: dict[str, Any] = {"predictions": asdict(advice)}
     if checks:

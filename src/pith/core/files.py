@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from pith.core.errors import StoreError
@@ -20,6 +21,7 @@ def write_whole(path: Path, content: bytes) -> Path:
         draft.write_bytes(content)
         draft.replace(path)
     except OSError as error:
-        draft.unlink(missing_ok=True)
+        with suppress(OSError):  # there may be nothing to take away
+            draft.unlink()
         raise StoreError(f"{path} cannot be written: {error.strerror or error}") from None
     return path

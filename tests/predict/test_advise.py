@@ -15,9 +15,9 @@ from pith.core import InputError, Recipe
 from pith.measure.sample import Sample
 from pith.measure.seconds import Run, run_once, timed_prompt
 from pith.models import Loaded, Subject, builtin
-from pith.study.advice import ERRORS, Advice, Check, Forecast, median_error
-from pith.study.advise import advise, verify
-from pith.study.probe import Prober, probe_all
+from pith.predict.advice import ERRORS, Advice, Check, Forecast, median_error
+from pith.predict.advise import advise, verify
+from pith.predict.probe import Prober, probe_all
 
 SNAPKV, KIVI = Recipe.parse("snapkv(budget=0.25, window=8)"), Recipe.parse("kivi(group_size=8, residual_length=8)")
 
@@ -26,8 +26,8 @@ SNAPKV, KIVI = Recipe.parse("snapkv(budget=0.25, window=8)"), Recipe.parse("kivi
 def _known_machine() -> Iterator[None]:
     """Measuring the machine is tested elsewhere."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("pith.study.advise.copy_bandwidth", lambda device: 1e10)
-        patch.setattr("pith.study.advise.matrix_throughput", lambda dtype, device: 1e11)
+        patch.setattr("pith.predict.advise.copy_bandwidth", lambda device: 1e10)
+        patch.setattr("pith.predict.advise.matrix_throughput", lambda dtype, device: 1e11)
         yield
 
 
@@ -95,7 +95,7 @@ def test_what_was_asked_is_answered() -> None:
 def test_lengths_that_were_timed_and_those_that_follow(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter(range(10**6))
     # 30 ticks of a clock that moves at each look: enough for a few lengths only
-    monkeypatch.setattr("pith.study.probe.time.perf_counter", lambda: next(clock) / 10)
+    monkeypatch.setattr("pith.predict.probe.time.perf_counter", lambda: next(clock) / 10)
     prober = Prober(deep(2, 20000), 1, (1000, 2000, 16000))
     prober.warm_up(3.0)
     whole = prober.probe(SNAPKV, end=1e9)

@@ -16,9 +16,9 @@ from pith.measure.run import claimed, noted
 from pith.measure.seconds import DECODED, Run
 from pith.measure.traffic import weights_read
 from pith.models import Loaded, require_positions
-from pith.study.advice import Advice, Check, Forecast, Machine, Predicted
-from pith.study.growth import Growth
-from pith.study.probe import Found, Prober, probe_all
+from pith.predict.advice import Advice, Check, Forecast, Machine, Predicted
+from pith.predict.growth import Growth
+from pith.predict.probe import Found, Prober, probe_all
 
 PREFILL, DECODE, BYTES = (1, 2, 0), (0, 1), (1, 0)
 """The powers of the length that each cost is a sum of; the first alone where one length was timed."""

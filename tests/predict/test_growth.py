@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pith.study.growth import Growth
+from pith.predict.growth import Growth
 
 
 def test_what_was_measured_counts() -> None:
