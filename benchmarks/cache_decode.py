@@ -25,6 +25,7 @@ from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM
 from pith.core import ModelError, PithWarning, Recipe
 from pith.measure import cache_bytes
 from pith.measure.environment import environment
+from pith.models import builtin
 from pith.study import grid, parse_budgets
 
 DENSE = "dense Transformers"
@@ -124,6 +125,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5, help="interleaved rounds that count")
     parser.add_argument("--decoded", type=int, default=32, help="decoded tokens in each run")
     parser.add_argument("--out", type=Path, help="a JSON file to write")
+    parser.add_argument("--save", type=Path, help="only write the model, for pith advise, into this folder")
     args = parser.parse_args()
     warnings.simplefilter("ignore", PithWarning)
     families = [name for name in args.families.split(",") if name]
@@ -131,6 +133,10 @@ def main() -> None:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     dtype = args.dtype or ("bfloat16" if device == "cuda" else "float32")
     model = shape(getattr(torch, dtype), device)
+    if args.save:
+        model.save_pretrained(args.save)
+        builtin()[1].save_pretrained(args.save)
+        return
     recipes = [DENSE, *(recipe for recipe in swept if takes(model, recipe))]
     settings = {"rounds": args.rounds, "decoded": args.decoded}
     found: dict[str, Any] = {"environment": environment(model, settings), "lengths": {}}

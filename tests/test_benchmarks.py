@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from pith.models import load
+
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 
 
@@ -60,3 +62,10 @@ def test_task_calibration(tmp_path: Path) -> None:
     assert set(rows) == {"lookup", "vt"}
     assert all(row["oracle"] == 1.0 and row["chance"] < 0.2 for row in rows.values())
     assert rows["lookup"]["aware"] == rows["lookup"]["agnostic"]
+
+
+def test_the_shape_can_be_saved_for_other_commands(tmp_path: Path) -> None:
+    run("cache_decode.py", "--save", str(tmp_path / "llama"))
+    loaded = load(str(tmp_path / "llama"))
+    assert loaded.model.config.num_hidden_layers == 8
+    assert loaded.tokenizer("import os").input_ids

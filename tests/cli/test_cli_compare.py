@@ -240,7 +240,11 @@ def test_ctrl_c_with_workers_ends_them_and_leaves_no_claim(model: str, tmp_path:
     words = ["--tasks", "perplexity(scored=4)", "--length", "96", "--count", "1000", "--batch-size", "1"]
     command = [sys.executable, "-m", "pith", "compare", model, "--workers", "2", "--recipe", "snapkv", *words]
     command += ["--out", str(tmp_path)]
-    child = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True)
+    child = subprocess.Popen(
+        command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True,
+        # whoever runs the suite in the background has it ignore Ctrl-C, and its children with it
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )  # fmt: skip
     try:
         while child.poll() is None and not claims(tmp_path / "study.sqlite"):
             time.sleep(0.05)

@@ -39,6 +39,14 @@ def test_a_narrow_terminal_has_the_table_in_parts_without_what_can_be_spared() -
     assert shown(80).count("dense") == 2, "each part names its rows"
 
 
+def test_two_tasks_fit_into_eighty_columns_with_nothing_to_spare() -> None:
+    results = table(study("snapkv", "random_eviction"))
+    out = io.StringIO()
+    Console(file=out, width=80).print(rich_table(results, 80))
+    assert out.getvalue().count("dense") == 1
+    assert max(len(line.rstrip()) for line in out.getvalue().splitlines()) in (78, 79)
+
+
 def test_the_last_rows_are_shown_where_there_is_no_room_for_all() -> None:
     text = shown(200, last=1)
     assert "random_eviction(budget=0.25)" in text

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from types import TracebackType
 
 from rich import box
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -17,36 +15,6 @@ from pith.core import Recipe
 from pith.predict.advice import ERRORS, SAME, Advice, Check, Forecast, Predicted, median_error
 from pith.report import label
 from pith.report.words import bytes_, digits, listed, percent, seconds
-
-
-class Bar:
-    """A bar on stderr, drawn between two timed runs and never by a clock of its own, which would take their time.
-
-    Args:
-        title: what is going on.
-    """
-
-    def __init__(self, title: str) -> None:
-        console = Console(stderr=True)
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-        self._bars = Progress(*columns, console=console, auto_refresh=False, transient=True)
-        self._title = title
-        self._task = self._bars.add_task(title, total=None)
-
-    def __enter__(self) -> Bar:
-        if self._bars.console.is_terminal:
-            self._bars.start()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        if self._bars.console.is_terminal:
-            self._bars.stop()
-
-    def progress(self, what: str, done: int, total: int) -> None:
-        """One step more is done."""
-        self._bars.update(self._task, description=f"{self._title}: {what}", completed=done, total=total)
-        if self._bars.console.is_terminal:
-            self._bars.refresh()
 
 
 def print_advice(advice: Advice) -> None:

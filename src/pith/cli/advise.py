@@ -44,32 +44,33 @@ def run(options: Options) -> None:
 
     Nothing is measured at full length: a few layers run at lengths that there is time for, and the rest follows.
     """
-    from pith.cli.advice import Bar, print_advice, print_checks
+    from pith.cli.advice import print_advice, print_checks
+    from pith.cli.screen import Screen
     from pith.cli.show import print_json
     from pith.core import InputError, methods
     from pith.models import load
     from pith.predict.advise import advise, verify
-    from pith.study.grid import grid
+    from pith.study import grid, parse_lengths
 
     if options.verify and options.batch != 1:
         raise InputError(f"--batch {options.batch} cannot be verified; measurements are of one sequence")
-    asked = _lengths(options.lengths)
+    asked = parse_lengths(options.lengths)
     families = options.family or ([] if options.recipe else sorted({m.contract for m in methods().values()}))
     recipes = grid(options.recipe or (), (), families)
     if len(recipes) < 2:
         raise InputError("the dense model alone leaves nothing to advise on; name a recipe with a method")
     loaded = load(options.model, options.dtype)
-    with Bar("predicting") as bar:
+    with Screen("predicting", None) as screen:
         advice = advise(
             loaded, recipes, asked or _readable(loaded), batch=options.batch, seconds=options.seconds,
-            seed=options.seed, progress=bar.progress,
+            seed=options.seed, progress=screen.part,
         )  # fmt: skip
     checks: tuple[Check, ...] = ()
     if not options.json:
         print_advice(advice)
     if options.verify:
-        with Bar("measuring") as bar:
-            checks = verify(loaded, advice, seed=options.seed, progress=bar.progress)
+        with Screen("measuring", None) as screen:
+            checks = verify(loaded, advice, seed=options.seed, progress=screen.part)
     if options.json:
         print_json(as_data(advice, checks))
     elif checks:
@@ -92,16 +93,6 @@ def as_data(advice: Advice, checks: tuple[Check, ...] = ()) -> dict[str, Any]:
             ],
         }
     return found
-
-
-def _lengths(text: str) -> list[int]:
-    from pith.core import InputError
-
-    words = [word.strip() for word in text.split(",") if word.strip()]
-    for word in words:
-        if not word.isdecimal() or not int(word):
-            raise InputError(f"--lengths has {word!r}; allowed are numbers of tokens such as 1024,8192")
-    return [int(word) for word in words]
 
 
 def _readable(loaded: Loaded) -> list[int]:

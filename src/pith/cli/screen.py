@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import TracebackType
+
 from rich.console import Console, Group
 from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -43,6 +45,13 @@ class Screen:
     def size(self) -> tuple[int, int]:
         """The terminal's columns and lines."""
         return self._console.width, self._console.height
+
+    def __enter__(self) -> Screen:
+        self.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.stop()
 
     def start(self) -> None:
         """Begins to draw."""

@@ -23,8 +23,8 @@ ROOMY = 120
 LABEL = 20
 """So many columns of a narrow terminal a recipe may always take."""
 
-GAP = 3
-"""What stands between two columns of a table."""
+GAP, EDGES = 3, 2
+"""What stands between two columns of a table, and at its two sides."""
 
 
 def print_json(value: Any) -> None:
@@ -109,7 +109,7 @@ def _texts(results: Table, rows: Sequence[Sequence[Cell]], narrow: bool) -> list
 def _chunks(columns: list[list[Text]], width: int) -> list[list[list[Text]]]:
     """The columns after the first, in as many parts as it takes for each to fit beside the first."""
     first, *sizes = [max(cell_len(line) for text in column for line in text.plain.split("\n")) for column in columns]
-    room = width - min(first, LABEL) - GAP  # the first column folds where it must
+    room = width - min(first, LABEL) - EDGES  # the first column folds where it must
     chunks: list[list[list[Text]]] = [[]]
     left = room
     for column, size in zip(columns[1:], sizes, strict=True):
