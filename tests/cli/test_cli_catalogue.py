@@ -39,6 +39,8 @@ def test_a_methods_card_names_paper_formula_parameters_and_deviations() -> None:
     card = json.loads(pith_("methods", "snapkv", "--json").stdout)
     assert card["paper"]["arxiv"] == "2404.14469"
     assert next(p for p in card["parameters"] if p["name"] == "window")["default"] == 32
+    assert next(p for p in card["parameters"] if p["name"] == "budget")["sweep"] == [0.02, 1.0]
+    assert "0.02 to 1.0" in shown
 
 
 def test_a_parameter_that_is_a_method_is_shown_as_its_text() -> None:
@@ -52,6 +54,7 @@ def test_a_parameter_that_is_a_method_is_shown_as_its_text() -> None:
         "kind": "eviction or allocation",
         "default": "snapkv()",
         "allowed": "an eviction or an allocation, such as snapkv",
+        "sweep": [],
         "doc": "whose pairs are kept",
     }
 

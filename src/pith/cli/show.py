@@ -53,9 +53,15 @@ def print_card(title: str, parts: Sequence[tuple[str, str]], parameters: Sequenc
             console.print(Text(text), soft_wrap=True)
     if parameters:
         print_listing(
-            ("parameter", "default", "allowed", "what it is"),
-            [(p.name, written(p.default), p.allowed, p.doc) for p in parameters],
+            ("parameter", "default", "allowed", "searched", "what it is"),
+            [(p.name, written(p.default), p.allowed, _searched(p), p.doc) for p in parameters],
         )
+
+
+def _searched(parameter: Parameter) -> str:
+    """The values that a search tries, from the one that saves most to the one that saves least."""
+    joint = " to " if parameter.is_range else ", "
+    return joint.join(map(written, parameter.sweep))
 
 
 def print_study(study: Study, page: Path) -> None:
@@ -141,6 +147,7 @@ def parameters_json(parameters: Sequence[Parameter]) -> list[dict[str, Any]]:
             "kind": p.kind,
             "default": str(p.default) if isinstance(p.default, Parametrised) else p.default,
             "allowed": p.allowed,
+            "sweep": list(p.sweep),
             "doc": p.doc,
         }
         for p in parameters
