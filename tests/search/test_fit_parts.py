@@ -53,6 +53,17 @@ def test_the_front_is_what_nothing_beats() -> None:
     assert [t.on_front for t in fit.with_front(tried)] == [True, True, False, True, True, True, False]
 
 
+def test_where_quality_is_as_good_the_faster_recipe_is_preferred() -> None:
+    aim = Aim(memory=11, quality=0.9, tasks=TASKS)
+
+    def order(**recipes: tuple[float, float, float]) -> list[str]:
+        return sorted(recipes, key=lambda name: fit.preference(aim, *recipes[name]))
+
+    assert order(slow=(9, 1.004, 6.0), fast=(10, 0.998, 1.5)) == ["fast", "slow"]
+    assert order(fast=(10, 0.95, 1.0), good=(10, 0.97, 2.0)) == ["good", "fast"]
+    assert order(large=(11, 1.0, 1.0), small=(10, 1.0, 1.0), heavy=(12, 1.0, 0.5)) == ["small", "large", "heavy"]
+
+
 def test_finalists_meet_the_limits_first_and_are_then_the_nearest() -> None:
     aim = Aim(memory=11, quality=0.9, tasks=TASKS)
     tried = [Tried(name, memory, q, 1.0, 8, on_front=True) for name, memory, q in

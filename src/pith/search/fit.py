@@ -95,15 +95,24 @@ def finalists(tried: Sequence[Tried], aim: Aim) -> list[Tried]:
     Where nothing was measured to the end it is what came nearest before it was given up.
     """
 
-    def rank(one: Tried) -> tuple[float, float, float]:
-        missed = max(aim.misses(one.memory, one.quality, one.latency))
-        return missed, -(one.quality or 0.0), one.memory or 0.0
+    def rank(one: Tried) -> tuple[float, ...]:
+        return preference(aim, one.memory, one.quality, one.latency)
 
     front = [t for t in tried if t.on_front]
     if not front:  # nearest are those that came farthest
         reached = [t for t in tried if t.memory is not None]
         return sorted(reached, key=lambda t: (t.quality is None, t.latency is None, rank(t)))[: FRESH // 2]
     return sorted(front, key=rank)[:FRESH]
+
+
+def preference(aim: Aim, memory: float | None, quality: float | None, latency: float | None) -> tuple[float, ...]:
+    """What comes first of two recipes: the one that misses less, keeps more, is faster, is smaller; least is best.
+
+    Quality counts in whole hundredths, and no more than the dense model's: so few examples tell nothing finer, and
+    nobody would wait for it.
+    """
+    missed = max(aim.misses(memory, quality, latency))
+    return missed, -round(min(quality or 0.0, 1.0), 2), latency or 0.0, memory or 0.0
 
 
 def reached(found: Measurement, dense: Measurement, study: Study, aim: Aim, weights: int) -> Reached:
@@ -140,7 +149,7 @@ def _outcome(loaded: Loaded, aim: Aim, study: Study, dense_memory: int, tried: t
     missed = {text: aim.misses(r.memory, r.quality, r.latency) for text, r in fresh.items()}
     # a limit that the dense model misses is what the search was for: it is named where nothing else was measured
     others = [text for text in fresh if text != str(Recipe()) or not any(missed[text])] or list(fresh)
-    best = min(others, key=lambda text: (max(missed[text]), -fresh[text].quality, fresh[text].memory))
+    best = min(others, key=lambda t: preference(aim, fresh[t].memory, fresh[t].quality, fresh[t].latency))
     return Sought(
         memory=aim.memory,
         quality=aim.quality,
