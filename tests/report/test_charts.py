@@ -10,6 +10,7 @@ from pith.core import Recipe
 from pith.report import rows
 from pith.report.charts import SHAPES, curve_charts, depth_maps, quality_chart, search_chart, styles
 from pith.report.charts.base import chosen, ratios
+from pith.report.charts.costs import bytes_chart, time_chart
 from pith.report.charts.curve import LINES
 from pith.search.sought import Reached
 from pith.study import tasks_with
@@ -109,3 +110,11 @@ def test_a_search_draws_what_it_measured_and_counts_the_rest() -> None:
     assert "snapkv(budget=0.4) · 95.0% of the quality in 3.00 MiB, 0.500x the time" in titles(afresh.svg)
     nothing = replace(sought(), tried=(sought().tried[-1],))
     assert search_chart(nothing) is None
+
+
+def test_a_long_recipe_is_read_whole_in_the_charts_of_costs() -> None:
+    found = rows(study("snapkv(window=16, kernel=7) + kivi(bits=4, residual_length=32)", "snapkv", budgets=(0.5,)))
+    for chart in (time_chart(found), bytes_chart(found)):
+        text = re.sub(r"<title>.*?</title>|aria-label=\"[^\"]*\"", "", chart.svg)
+        assert "…" not in text
+        assert all(word in text for row in found[1:] for word in row.label.split())

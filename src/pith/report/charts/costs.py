@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import textwrap
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,6 +12,9 @@ import altair as alt
 from pith.report.charts.base import JOINT, Chart, chart_of, drawn, literal, looked, marked, ratios, styles
 from pith.report.row import Row
 from pith.report.words import percent, seconds
+
+LABEL = 32
+"""Letters in a line of a recipe's label; a longer one takes several lines."""
 
 
 def time_chart(rows: Sequence[Row]) -> Chart:
@@ -37,7 +42,7 @@ def time_chart(rows: Sequence[Row]) -> Chart:
         "Decode time",
         "Left of the dashed line is faster than the dense model. Bars are 95% intervals of the median of the runs.",
         "Decode time as a ratio to dense. " + "; ".join(f"{r.label} {s.decode_ratio:.2f}x" for r, s in speeds) + ".",
-        drawn(alt.layer(*layers), height=45 + 22 * len(values)),
+        drawn(alt.layer(*layers), height=_height(values)),
     )
 
 
@@ -67,7 +72,7 @@ def bytes_chart(rows: Sequence[Row]) -> Chart:
         "The upright stroke is what the method claims, the mark what its tensors hold. They should meet.",
         "Share of the dense cache. "
         + "; ".join(f"{r.label} claims {b.claimed:.1%}, holds {b.measured:.1%}" for r, b in held) + ".",
-        drawn(alt.layer(*layers), height=45 + 22 * len(values)),
+        drawn(alt.layer(*layers), height=_height(values)),
     )  # fmt: skip
 
 
@@ -78,6 +83,17 @@ def _whiskers(values: list[dict[str, Any]], x: alt.X) -> list[alt.Chart]:
     return [bars.encode(x=alt.X("low:Q"), x2="high:Q", stroke=literal("colour")), marked(base).encode(x=x)]
 
 
+def _lines(label: str) -> list[str]:
+    return textwrap.wrap(label, LABEL)
+
+
+def _height(values: list[dict[str, Any]]) -> int:
+    most = max(len(_lines(v["recipe"])) for v in values)
+    return 45 + max(22, 14 * most + 6) * len(values)
+
+
 def _by_recipe(values: list[dict[str, Any]]) -> alt.Y:
     order = [v["recipe"] for v in values]
-    return alt.Y("recipe:N", sort=order, scale=alt.Scale(domain=order), axis=alt.Axis(title=None, labelLimit=190))
+    lines = json.dumps({label: _lines(label) for label in order})
+    axis = alt.Axis(title=None, labelLimit=200, labelExpr=f"({lines})[datum.label]")
+    return alt.Y("recipe:N", sort=order, scale=alt.Scale(domain=order), axis=axis)
