@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -62,6 +63,7 @@ def compared(out: Path, recipes: list[str], length: int, tasks: str) -> dict[str
     """What `pith compare` found, as its JSON."""
     named = [word for recipe in recipes for word in ("--recipe", recipe)]
     options = ["--budgets", "0.5,0.25,0.1", "--tasks", tasks, "--length", str(length), "--out", str(out), "--json"]
+    options += ["--workers", str(os.cpu_count() or 1)]  # they share the tasks; times are taken alone
     command = [sys.executable, "-m", "pith", "compare", *named, *options]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     found: dict[str, Any] = json.loads(done.stdout)
