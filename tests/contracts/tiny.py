@@ -43,6 +43,26 @@ def _gpt_oss() -> hf.PreTrainedModel:
     return model
 
 
+def hybrid(layer_types: list[str]) -> hf.PreTrainedModel:
+    """A Qwen3-Next with a layer of each of these types."""
+    return hf.Qwen3NextForCausalLM(
+        hf.Qwen3NextConfig(
+            **{**COMMON, "num_hidden_layers": len(layer_types)},
+            num_key_value_heads=2,
+            head_dim=16,
+            layer_types=layer_types,
+            linear_num_key_heads=2,
+            linear_num_value_heads=4,
+            linear_key_head_dim=16,
+            linear_value_head_dim=16,
+            num_experts=4,
+            num_experts_per_tok=2,
+            moe_intermediate_size=32,
+            shared_expert_intermediate_size=32,
+        )
+    )
+
+
 MAKERS: dict[str, Callable[[], hf.PreTrainedModel]] = {
     "llama_mha": lambda: _llama(4),
     "llama_gqa": lambda: _llama(2),
@@ -66,22 +86,7 @@ MAKERS: dict[str, Callable[[], hf.PreTrainedModel]] = {
     "olmoe": lambda: hf.OlmoeForCausalLM(
         hf.OlmoeConfig(**COMMON, num_key_value_heads=2, num_experts=4, num_experts_per_tok=2)
     ),
-    "qwen3_next": lambda: hf.Qwen3NextForCausalLM(
-        hf.Qwen3NextConfig(
-            **COMMON,
-            num_key_value_heads=2,
-            head_dim=16,
-            layer_types=["linear_attention", "full_attention"],
-            linear_num_key_heads=2,
-            linear_num_value_heads=4,
-            linear_key_head_dim=16,
-            linear_value_head_dim=16,
-            num_experts=4,
-            num_experts_per_tok=2,
-            moe_intermediate_size=32,
-            shared_expert_intermediate_size=32,
-        )
-    ),
+    "qwen3_next": lambda: hybrid(["linear_attention", "full_attention"]),
 }
 
 FULL = ["llama_mha", "llama_gqa", "qwen3", "phi3", "gpt_neox", "olmoe"]

@@ -6,7 +6,7 @@ import pytest
 import torch
 import transformers as hf
 
-from contracts.tiny import COMMON, MAKERS, tiny, tokens
+from contracts.tiny import COMMON, MAKERS, hybrid, tiny, tokens
 from pith.core import PithWarning, Recipe
 from pith.measure import cache_bytes
 from pith.measure.sample import Sample, _weights
@@ -115,21 +115,7 @@ def test_sliding_and_full_layers_of_a_deep_model() -> None:
 def test_a_hybrid_keeps_its_kinds_apart() -> None:
     torch.manual_seed(0)
     types = ["full_attention" if index % 4 == 3 else "linear_attention" for index in range(12)]
-    config = hf.Qwen3NextConfig(
-        **{**COMMON, "num_hidden_layers": 12},
-        num_key_value_heads=2,
-        head_dim=16,
-        layer_types=types,
-        linear_num_key_heads=2,
-        linear_num_value_heads=4,
-        linear_key_head_dim=16,
-        linear_value_head_dim=16,
-        num_experts=4,
-        num_experts_per_tok=2,
-        moe_intermediate_size=32,
-        shared_expert_intermediate_size=32,
-    )
-    model = hf.Qwen3NextForCausalLM(config).eval()
+    model = hybrid(types).eval()
     subject = Subject(model, None, Recipe.parse("snapkv(budget=0.25, window=4)"))
     sample = Sample(model)
     assert [i for i in sample.stands_for if types[i] == "full_attention"] == [3, 7, 11]
