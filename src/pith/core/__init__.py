@@ -20,7 +20,7 @@ from pith.core.errors import (
 from pith.core.files import write_whole
 from pith.core.method import DenseCache, Method
 from pith.core.paper import Paper
-from pith.core.parameters import Parameter, Parametrised, param, written
+from pith.core.parameters import Parameter, Parametrised, Patterns, fits, param, written
 from pith.core.parse import DENSE, Call, Grammar, built, parse_calls
 from pith.core.recipe import Recipe
 from pith.core.registry import method, methods
@@ -40,6 +40,7 @@ __all__ = [
     "Parameter",
     "ParameterError",
     "Parametrised",
+    "Patterns",
     "ParsedBudget",
     "PithError",
     "PithWarning",
@@ -50,6 +51,7 @@ __all__ = [
     "UnknownMethodError",
     "applied",
     "built",
+    "fits",
     "load_calls",
     "method",
     "methods",

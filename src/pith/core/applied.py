@@ -22,11 +22,12 @@ def applied(model: Any, recipe: Recipe | str) -> Iterator[Any]:
 
     Raises:
         ModelError: a method cannot take the model; the message says why.
+        RecipeError: a method changes weights; `pith.compress` makes a new model with those.
 
     Example:
         with pith.applied(model, "snapkv(budget=0.25)"):
             model.generate(**inputs)
     """
     recipe = Recipe.parse(recipe) if isinstance(recipe, str) else recipe
-    with runtime().applied(model, recipe):
+    with runtime().applied(model, recipe.without_weights()):
         yield model

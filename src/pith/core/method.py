@@ -54,6 +54,10 @@ class Method(Parametrised, ABC):
         """Why this method cannot stand in a recipe with another one; None if it can."""
         return None
 
+    def refuses_after(self, earlier: Method) -> str | None:
+        """Why this method cannot act on what an earlier one of its order left; None if it can."""
+        return None
+
     def claimed(self, dense: DenseCache) -> float:
         """The share of the dense cache that the method says it holds after a prompt, 1 unless it says otherwise."""
         return 1.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import fnmatch
 import inspect
 import re
 import types
@@ -36,6 +37,25 @@ def param(
             that have one, the first is its knob: what it has decides bytes or time.
     """
     return dataclasses.field(default=default, metadata={"doc": doc, "ge": ge, "le": le, "odd": odd, "sweep": sweep})
+
+
+class Patterns(dict[str, Any]):
+    """Values by name pattern, such as `{"*.down_proj": 4, "*": 3}`: of a name the first that fits counts.
+
+    A pattern fits a name, or the name's last part, as shells match files.
+    """
+
+    def __hash__(self) -> int:  # type: ignore[override]  # it is never changed: it is a value in a frozen dataclass
+        return hash(tuple(self.items()))
+
+    def of(self, name: str, default: Any = None) -> Any:
+        """The value of the first pattern that fits a name; the default where none does."""
+        return next((value for pattern, value in self.items() if fits(name, pattern)), default)
+
+
+def fits(name: str, pattern: str) -> bool:
+    """Whether a pattern fits a dotted name or its last part: `*.mlp.*` and `down_proj` both fit `0.mlp.down_proj`."""
+    return fnmatch.fnmatchcase(name, pattern) or fnmatch.fnmatchcase(name.rpartition(".")[2], pattern)
 
 
 @dataclass(frozen=True)
@@ -86,6 +106,8 @@ class Parametrised:
     def __post_init__(self) -> None:
         hints = typing.get_type_hints(type(self))
         for field in dataclasses.fields(self):
+            if (value := getattr(self, field.name)) is not (plain := _as_value(value)):
+                object.__setattr__(self, field.name, plain)
             _check(self.name, field, hints[field.name], getattr(self, field.name))
 
     def __str__(self) -> str:
@@ -152,6 +174,13 @@ def written(value: Any) -> str:
     return str(value) if isinstance(value, Parametrised) else repr(value)
 
 
+def _as_value(value: Any) -> Any:
+    """A value that can be hashed: of a dictionary its `Patterns`, of a list a tuple."""
+    if isinstance(value, dict) and not isinstance(value, Patterns):
+        return Patterns(value)
+    return tuple(value) if isinstance(value, list) else value
+
+
 def _default(field: dataclasses.Field[Any]) -> Any:
     return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
 
@@ -180,6 +209,10 @@ def _kind(hint: Any) -> str:
         return " or ".join(dict.fromkeys(kinds.split(" or ")))  # two classes may have one contract
     if _contracts(hint):
         return " or ".join(_words(hint))
+    if hint is Patterns:
+        return "values by name pattern"
+    if typing.get_origin(hint) is tuple:
+        return "several"
     return str(getattr(hint, "__name__", hint))
 
 
@@ -190,6 +223,9 @@ def _allowed(field: dataclasses.Field[Any], hint: Any) -> str:
     if typing.get_origin(hint) is Literal:
         return "one of " + ", ".join(repr(a) for a in typing.get_args(hint))
     ge, le = field.metadata.get("ge"), field.metadata.get("le")
+    if hint_parts := [a for a in typing.get_args(hint) if typing.get_origin(a) is Literal]:
+        values = ", ".join(repr(v) for part in hint_parts for v in typing.get_args(part))
+        return f"one of {values}" + (", or such by name pattern" if Patterns in typing.get_args(hint) else "")
     bounds = [f"{ge} or more" if ge is not None else "", f"at most {le}" if le is not None else ""]
     kind = ("an odd " if field.metadata.get("odd") else "") + _kind(hint)
     if _contracts(hint):
@@ -212,6 +248,8 @@ def _check(owner: str, field: dataclasses.Field[Any], hint: Any, value: Any) -> 
         return
     ge, le, odd = (field.metadata.get(k) for k in ("ge", "le", "odd"))
     fits = _is_a(value, hint)
+    if fits and isinstance(value, Patterns):
+        fits = bool(value) and all(isinstance(k, str) and _is_a(v, hint) for k, v in value.items())
     if fits and isinstance(value, int | float) and not isinstance(value, bool):
         fits = (ge is None or value >= ge) and (le is None or value <= le) and (not odd or value % 2 == 1)
     if not fits:
@@ -223,6 +261,8 @@ def _is_a(value: Any, hint: Any) -> bool:
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if origin is Literal:
         return value in args
+    if origin is tuple:
+        return isinstance(value, tuple) and all(_is_a(one, args[0]) for one in value)
     if origin in (Union, types.UnionType):
         return any(_is_a(value, a) for a in args)
     if hint is float:

@@ -112,7 +112,8 @@ class Grammar:
         raise self.error(f"this is no {self.what}: {why}\n  {line}\n  {' ' * max(column, 0)}^")
 
 
-def _method_parameters(name: str) -> list[str]:
+def method_parameters(name: str) -> list[str]:
+    """The parameters of a method whose values may be methods."""
     return [p.name for p in registered(name).parameters() if p.takes]
 
 
@@ -122,7 +123,7 @@ _RECIPE = Grammar(
     example="snapkv(budget=0.25)",
     empty='write "dense" for the model as it is',
     error=RecipeSyntaxError,
-    takes_calls=_method_parameters,
+    takes_calls=method_parameters,
 )
 
 

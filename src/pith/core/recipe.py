@@ -45,6 +45,9 @@ class Recipe:
         for method, other in itertools.permutations(self.methods, 2):
             if reason := method.refuses(other):
                 raise RecipeError(f"{method.name} and {other.name} cannot be combined: {reason}")
+        for earlier, later in itertools.combinations(self.methods, 2):
+            if reason := later.refuses_after(earlier):
+                raise RecipeError(f"{later.name} cannot follow {earlier.name}: {reason}")
 
     @classmethod
     def parse(cls, text: str) -> Recipe:
@@ -78,6 +81,16 @@ class Recipe:
         """The recipe as TOML, with every parameter written out."""
         return "\n".join(f"[[method]]\n{table(method)}\n" for method in self.methods)
 
+    @property
+    def weights(self) -> Recipe:
+        """The part that changes a model's weights, once, before anything is read."""
+        return Recipe(method for method in self.methods if method.order == 0)
+
+    @property
+    def rest(self) -> Recipe:
+        """The part that acts while the model reads and writes."""
+        return Recipe(method for method in self.methods if method.order > 0)
+
     def answer(self, question: str) -> Method | None:
         """The recipe's method for a question, or None."""
         return next((m for m in self.methods if m.question == question), None)
@@ -90,8 +103,22 @@ class Recipe:
 
         Raises:
             ModelError: a method cannot take the model; the message says why.
+            RecipeError: a method changes weights, which a cache cannot.
         """
-        return runtime().cache(model, self)
+        return runtime().cache(model, self.without_weights())
+
+    def without_weights(self) -> Recipe:
+        """This recipe, if no method of it changes weights.
+
+        Raises:
+            RecipeError: one does, which cannot be taken back when a `with` block ends.
+        """
+        if len(self.weights):
+            raise RecipeError(
+                f"{self.weights} changes weights: pith.compress(model, recipe.weights) returns a new model with that "
+                "part, to which recipe.rest can be applied"
+            )
+        return self
 
     def __iter__(self) -> Iterator[Method]:
         return iter(self.methods)

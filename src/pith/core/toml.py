@@ -9,7 +9,8 @@ from typing import Any
 
 from pith.core.errors import RecipeSyntaxError
 from pith.core.method import Method
-from pith.core.parse import Call
+from pith.core.parameters import Patterns
+from pith.core.parse import Call, method_parameters
 
 
 def load_calls(path: str | Path) -> list[Call]:
@@ -17,6 +18,7 @@ def load_calls(path: str | Path) -> list[Call]:
 
     Raises:
         RecipeSyntaxError: the file cannot be read, or is no such TOML.
+        UnknownMethodError: a method that holds a table is not known.
     """
     try:
         tables = tomllib.loads(Path(path).read_text(encoding="utf-8")).get("method", [])
@@ -35,8 +37,9 @@ def table(method: Method) -> str:
 def _call(table: Any, what: str, path: str | Path) -> Call:
     if not isinstance(table, dict) or not isinstance(table.get("name"), str):
         raise RecipeSyntaxError(f'{path}: {what} needs a name, such as name = "snapkv"')
+    taking = method_parameters(table["name"]) if any(isinstance(value, dict) for value in table.values()) else []
     values = {
-        key: _call(value, f"the table {key!r}", path) if isinstance(value, dict) else value
+        key: _call(value, f"the table {key!r}", path) if key in taking and isinstance(value, dict) else value
         for key, value in table.items()
         if key != "name"
     }
@@ -50,4 +53,6 @@ def _entries(method: Method) -> list[str]:
 
 def _value(value: Any) -> str:
     """A parameter's value as TOML: numbers, texts and truth values are written as in JSON."""
+    if isinstance(value, Patterns):
+        return f"{{ {', '.join(f'{json.dumps(key)} = {json.dumps(one)}' for key, one in value.items())} }}"
     return f"{{ {', '.join(_entries(value))} }}" if isinstance(value, Method) else json.dumps(value)
