@@ -9,7 +9,7 @@ os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 
 from jaxtyping import install_import_hook
 
-SHAPED = ["attention", "cache", "models", "tasks", "measure"]
+SHAPED = ["attention", "weights", "cache", "quantization", "pruning", "models", "tasks", "measure"]
 """The rooms whose annotations say shapes."""
 
 install_import_hook([f"pith.{room}" for room in SHAPED], "beartype.beartype")

@@ -14,6 +14,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 from transformers.utils import logging
 
 from pith.core import InputError, ModelError
+from pith.weights.folder import is_pith, load_folder
 
 BUILTIN = "builtin"
 """The name of the model that comes inside the package."""
@@ -55,6 +56,8 @@ def builtin(dtype: torch.dtype | str = torch.float32, device: str | None = None)
 def load(name: str, dtype: torch.dtype | str = "auto", device: str | None = None) -> Loaded:
     """Loads a model and its tokenizer with plain Transformers; code that a checkpoint brings is never run.
 
+    A folder that a compressed model was saved to is loaded with its packed layers and other stand-ins.
+
     Args:
         name: "builtin", a folder that `save_pretrained` wrote, or a hub id such as "Qwen/Qwen3-0.6B".
         dtype: of the weights; "auto" takes the checkpoint's own, and float32 for the built-in model.
@@ -71,6 +74,9 @@ def load(name: str, dtype: torch.dtype | str = "auto", device: str | None = None
         kind = "float32"
     target = _device(device)
     source, offline = _locate(name)
+    if is_pith(Path(source)):
+        model = load_folder(Path(source), None if kind == "auto" else getattr(torch, kind))
+        return Loaded(name, model.to(target).eval(), _tokenizer(name, source, offline))
     with _quiet(downloads=not offline):
         model = _model(name, source, offline, kind)
         tokenizer = _tokenizer(name, source, offline)

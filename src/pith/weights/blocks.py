@@ -1,0 +1,185 @@
+"""The decoder blocks of a model, and reading texts through them one after another."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from pith.core import ModelError
+from pith.weights.calibration import Calibration
+
+Reader = Callable[[Float[Tensor, "token in"]], None]
+"""Is given the inputs of a linear layer, every token of a batch."""
+
+
+def blocks(model: Any) -> nn.ModuleList:
+    """The model's decoder blocks.
+
+    Raises:
+        ModelError: they cannot be found.
+    """
+    return model.get_submodule(_path(model))  # type: ignore[no-any-return]
+
+
+def block_name(model: Any, index: int) -> str:
+    """The name of a block in the model, such as "model.layers.0"."""
+    return f"{_path(model)}.{index}"
+
+
+def _path(model: Any) -> str:
+    count = model.config.get_text_config(decoder=True).num_hidden_layers
+    lists = [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, nn.ModuleList) and len(module) == count and not any(p.isdigit() for p in name.split("."))
+    ]
+    if len(lists) != 1:
+        raise ModelError(f"{type(model).__name__} has {len(lists)} lists of {count} blocks; one is needed")
+    return lists[0]
+
+
+@dataclass
+class Stage:
+    """One block with its inputs, while `walk` stands at it.
+
+    Attributes:
+        index: of the block.
+        name: of the block in the model, such as "model.layers.0".
+        block: the module itself.
+        inputs: the hidden states that the block reads, one tensor a batch: [batch, token, hidden].
+    """
+
+    index: int
+    name: str
+    block: nn.Module
+    inputs: list[Float[Tensor, "batch token hidden"]]
+    _calls: Mapping[int, tuple[tuple[Any, ...], dict[str, Any]]]
+    _outputs: list[Tensor] | None = field(default=None)
+
+    def run(self, batch: int) -> Float[Tensor, "batch token hidden"]:
+        """The block's output for one batch of its inputs, with the block as it is now."""
+        return self.run_on(self.inputs[batch])
+
+    def run_on(self, states: Float[Tensor, "batch token hidden"]) -> Float[Tensor, "batch token hidden"]:
+        """The block's output for hidden states of a batch size that occurs among the inputs."""
+        args, kwargs = self._calls[states.shape[0]]
+        output = self.block(states, *args, **kwargs)
+        return output[0] if isinstance(output, tuple) else output
+
+    def observe(self, readers: Mapping[nn.Module, Reader]) -> list[Float[Tensor, "batch token hidden"]]:
+        """Runs the block, as it is now, over all its inputs, and shows readers what their modules read.
+
+        Args:
+            readers: for modules of the block, who is given their inputs, each token a row, batch by batch.
+
+        Returns:
+            The block's outputs.
+        """
+        with ExitStack() as hooks:
+            for module, reader in readers.items():
+                hooks.callback(module.register_forward_pre_hook(_shown(reader)).remove)
+            return [self.run(batch) for batch in range(len(self.inputs))]
+
+    def hand_on(self, outputs: list[Float[Tensor, "batch token hidden"]] | None = None) -> None:
+        """Says what the next block reads; unless it is called, that is the output of the block as the method leaves it.
+
+        Args:
+            outputs: by default those of the block as it is now, before the method changes it.
+        """
+        self._outputs = outputs or [self.run(batch) for batch in range(len(self.inputs))]
+
+
+def walk(model: Any, calibration: Calibration) -> Iterator[Stage]:
+    """Stands at every block in turn, with what it reads of the calibration; one block's inputs are held at a time.
+
+    When the method asks for the next block, this one's outputs are taken as it left the block (see `Stage.hand_on`).
+    What it left is kept where the calibration keeps unfinished work, and a block that is kept already is not shown
+    again.
+
+    Raises:
+        ModelError: the blocks cannot be found, or read more than hidden states and what is the same for every text.
+    """
+    from pith.weights.state import load_state, state  # a block's state may hold stand-ins, which know methods
+
+    inputs, calls = _first_inputs(model, calibration)
+    count = len(blocks(model))
+    for index in range(count):
+        calibration.told(index, count)
+        name = block_name(model, index)
+        stage = Stage(index, name, model.get_submodule(name), inputs, calls[index])
+        kept = calibration.recall(f"block-{index}")
+        if kept is not None:
+            handed = kept.pop("handed_on", None)
+            if handed is not None:
+                stage._outputs = list(handed.split([len(states) for states in inputs]))
+            load_state(model, name, kept)
+        else:
+            yield stage
+            left = state(model, name)
+            if stage._outputs is not None and calibration.folder is not None:
+                left["handed_on"] = torch.cat(stage._outputs)
+            calibration.remember(f"block-{index}", left)
+        stage.block = model.get_submodule(name)
+        inputs = stage._outputs or [stage.run(batch) for batch in range(len(inputs))]
+    calibration.told(count, count)
+
+
+class _Stopped(Exception):  # noqa: N818  (it is no error)
+    """The first block was reached."""
+
+
+def _first_inputs(
+    model: Any, calibration: Calibration
+) -> tuple[list[Tensor], list[dict[int, tuple[tuple[Any, ...], dict[str, Any]]]]]:
+    """What the first block reads, and what every block is given besides, by the batch's size."""
+    layers, batches = list(blocks(model)), calibration.batches
+    inputs: list[Tensor] = []
+    calls: list[dict[int, tuple[tuple[Any, ...], dict[str, Any]]]] = [{} for _ in layers]
+
+    def seen(index: int) -> Callable[..., None]:
+        def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            states = args[0] if args else kwargs["hidden_states"]
+            rest = {key: value for key, value in kwargs.items() if key != "hidden_states"}
+            calls[index][states.shape[0]] = (args[1:], rest)
+            if index == 0:
+                inputs.append(states.detach())
+                if len(inputs) > 1 and len(batches[len(inputs) - 1]) == len(batches[0]):
+                    raise _Stopped
+
+        return hook
+
+    with ExitStack() as hooks, torch.no_grad():
+        for index, layer in enumerate(layers):
+            hooks.callback(layer.register_forward_pre_hook(seen(index), with_kwargs=True).remove)
+        for batch in batches:
+            try:
+                model(input_ids=batch.to(model.device), use_cache=False)
+            except _Stopped:
+                continue
+    _require_constant(model, calls)
+    return inputs, calls
+
+
+def _require_constant(model: Any, calls: list[dict[int, tuple[tuple[Any, ...], dict[str, Any]]]]) -> None:
+    """Refuses models whose blocks read something of each text beside the hidden states."""
+    hidden = model.config.get_text_config(decoder=True).hidden_size
+    for index, by_size in enumerate(calls):
+        for args, _ in by_size.values():
+            if any(isinstance(value, Tensor) and value.is_floating_point() and value.ndim > 2 for value in args):
+                raise ModelError(
+                    f"block {index} of {type(model).__name__} reads more than hidden states [batch, token, {hidden}], "
+                    "so that blocks cannot be read one after another"
+                )
+
+
+def _shown(reader: Reader) -> Callable[..., None]:
+    def hook(module: nn.Module, args: tuple[Any, ...]) -> None:
+        reader(args[0].detach().flatten(0, -2))
+
+    return hook

@@ -1,0 +1,176 @@
+"""The texts that methods read before they change weights."""
+
+from __future__ import annotations
+
+import hashlib
+import sysconfig
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Int
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from pith.core import InputError, Method
+from pith.weights.model_hash import model_hash
+
+BUILTIN = "builtin"
+"""The name of the text that comes with every Python: sources of its library, with their documentation."""
+
+_SOURCES = (
+    "argparse", "bisect", "calendar", "csv", "dataclasses", "datetime", "difflib", "doctest", "enum", "fractions",
+    "ftplib", "functools", "heapq", "inspect", "logging/__init__", "optparse", "pathlib", "pickle", "queue", "random",
+    "shelve", "shutil", "smtplib", "socket", "statistics", "string", "subprocess", "tarfile", "textwrap", "threading",
+    "traceback", "turtle", "types", "typing", "unittest/case", "uuid", "weakref", "zipfile",
+)  # fmt: skip
+
+Progress = Callable[[str, int, int], None]
+"""Told what is being done, how much of it is done, and of how much."""
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Token sequences of equal length, without padding, and who is told how the work on them goes on.
+
+    Attributes:
+        tokens: the sequences.
+        progress: told how a method goes on.
+        folder: where unfinished work is kept, so that a method that was stopped goes on from there; None keeps none.
+        what: the method that is at work, and a name of all that its work depends on; set by `stage`.
+    """
+
+    tokens: Int[Tensor, "sequence token"]
+    progress: Progress | None = None
+    folder: Path | None = None
+    what: tuple[str, str] = ("", "")
+
+    @classmethod
+    def none(cls) -> Calibration:
+        """For methods that read nothing."""
+        return cls(torch.zeros(0, 0, dtype=torch.int64))
+
+    @property
+    def batches(self) -> list[Int[Tensor, "batch token"]]:
+        """The sequences, as many at once as make 2048 tokens or less, and at least one."""
+        return list(self.tokens.split(max(2048 // max(self.tokens.shape[1], 1), 1)))
+
+    def stage(self, method: Method, model: Any) -> Calibration:
+        """The calibration for one method on one model: unfinished work of another is not found."""
+        name = ""
+        if self.folder is not None:
+            name = hashlib.sha256(f"{method} {model_hash(model)} {self.tokens.tolist()}".encode()).hexdigest()[:16]
+        return replace(self, what=(method.name, name))
+
+    def told(self, done: int, total: int) -> None:
+        """Says how far the method that is at work has come."""
+        if self.progress:
+            self.progress(self.what[0], done, total)
+
+    def recall(self, key: str) -> dict[str, Tensor] | None:
+        """What `remember` kept under that key for this very work; None where there is nothing."""
+        path = self._path(key)
+        if path is None or not path.is_file():
+            return None
+        try:
+            return load_file(path)
+        except (SafetensorError, OSError):  # it was stopped while it wrote: the step is done again
+            return None
+
+    def remember(self, key: str, tensors: dict[str, Tensor]) -> None:
+        """Keeps the result of one step, so that it need not be done again."""
+        if path := self._path(key):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            unfinished = path.with_suffix(".part")
+            save_file({name: tensor.detach().contiguous().clone() for name, tensor in tensors.items()}, unfinished)
+            unfinished.replace(path)
+
+    def _path(self, key: str) -> Path | None:
+        return self.folder / self.what[1] / f"{key}.safetensors" if self.folder is not None else None
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a calibration comes from: what a command is told.
+
+    Attributes:
+        text: the path of a text file, or "builtin" for the text that comes with every Python.
+        sequences: how many sequences are read.
+        length: tokens of each.
+    """
+
+    text: str = BUILTIN
+    sequences: int = 64
+    length: int = 512
+
+    def calibration(self, tokenizer: Any, progress: Progress | None = None, folder: Path | None = None) -> Calibration:
+        """The calibration that this source gives with a tokenizer; see `calibration`."""
+        return calibration(
+            tokenizer, self.text, sequences=self.sequences, length=self.length, progress=progress, folder=folder
+        )
+
+
+def calibration(
+    tokenizer: Any,
+    text: str | Path = BUILTIN,
+    *,
+    sequences: int = 64,
+    length: int = 512,
+    progress: Progress | None = None,
+    folder: Path | None = None,
+) -> Calibration:
+    """Sequences from a text, at equal distances over all of it; the same ones every time.
+
+    Args:
+        tokenizer: the model's.
+        text: the path of a text file, or "builtin": sources of Python's library, with their documentation.
+        sequences: how many.
+        length: tokens of each, with the one that begins a sequence, if the tokenizer has one.
+        progress: told how a method goes on.
+        folder: where unfinished work is kept.
+
+    Raises:
+        InputError: the text cannot be read, or is too short; or a number makes no sense.
+    """
+    for name, value, least in (("sequences", sequences, 1), ("length", length, 2)):
+        if value < least:
+            raise InputError(f"{name}={value} makes no sense; allowed is {least} or more")
+    begin = tokenizer("").input_ids[:1]
+    tokens = tokenizer(_read(text), add_special_tokens=False, verbose=False).input_ids
+    size = length - len(begin)
+    if len(tokens) < sequences * size:
+        raise InputError(
+            f"calibration of {sequences} sequences of {length} tokens needs {sequences * size} tokens, and the text "
+            f"{str(text)!r} has {len(tokens)}; allowed are at most {len(tokens) // size} sequences of that length"
+        )
+    stride = len(tokens) // sequences
+    rows = [begin + tokens[index * stride : index * stride + size] for index in range(sequences)]
+    return Calibration(torch.tensor(rows), progress, folder)
+
+
+def of_tokens(rows: list[list[int]], progress: Progress | None = None, folder: Path | None = None) -> Calibration:
+    """A calibration of sequences that are tokens already.
+
+    Raises:
+        InputError: there are none, or their lengths differ.
+    """
+    lengths = {len(row) for row in rows}
+    if len(lengths) != 1 or 0 in lengths:
+        raise InputError(f"calibration sequences of {sorted(lengths)} tokens; allowed are several of one length")
+    return Calibration(torch.tensor(rows), progress, folder)
+
+
+def _read(text: str | Path) -> str:
+    if text == BUILTIN:
+        library = Path(sysconfig.get_paths()["stdlib"])
+        files = [library / f"{name}.py" for name in _SOURCES]
+        return "\n".join(file.read_text(encoding="utf-8") for file in files if file.is_file())
+    try:
+        return Path(text).read_text(encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"calibration text {str(text)!r} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise InputError(f"calibration text {str(text)!r} is no text in UTF-8") from None

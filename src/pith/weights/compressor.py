@@ -1,0 +1,128 @@
+"""The contract of methods that change a model's weights."""
+
+from __future__ import annotations
+
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+
+from pith.core import InputError, Method, ModelError, PithWarning, Recipe
+from pith.weights.calibration import Calibration
+from pith.weights.duplicate import duplicate
+from pith.weights.folder import as_saved
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compressor(Method, ABC):
+    """Changes a model's weights, once: a Transformers model comes in, a smaller one goes out.
+
+    A method writes one thing, `change`. It is given a model of its own, whose tensors are shared with the model that
+    came in: it puts new modules and new parameters in their places and never writes into a tensor.
+
+    Class attributes:
+        calibrated: whether the method reads texts.
+    """
+
+    order: ClassVar[int] = 0
+    calibrated: ClassVar[bool] = True
+
+    @abstractmethod
+    def change(self, model: Any, calibration: Calibration) -> None:
+        """Changes the model; replaces modules and parameters, writes into no tensor.
+
+        Args:
+            model: a causal language model in evaluation mode, the method's own.
+            calibration: the texts, who is told how it goes on, and what an earlier try left behind.
+
+        Raises:
+            ModelError: the method cannot take the model; the message says why.
+        """
+
+    def compress(self, model: Any, calibration: Calibration | None = None) -> Any:
+        """The model with the method applied, as a new model; the one that came in stays as it is.
+
+        What the method leaves alone is shared by both, so that together they take little more than one.
+
+        Args:
+            model: a loaded Transformers causal language model.
+            calibration: the texts that it reads; a method that reads none needs none.
+
+        Raises:
+            InputError: the method reads texts, and none are given.
+            ModelError: the method cannot take the model; the message says why.
+        """
+        if calibration is None:
+            if self.calibrated:
+                raise InputError(f"{self.name} reads texts: give it a calibration, such as pith.calibration(tokenizer)")
+            calibration = Calibration.none()
+        smaller = duplicate(model).eval()
+        with torch.no_grad():
+            self.change(smaller, calibration.stage(self, model))
+        done = [*(getattr(model.config, "pith_recipe", None) or []), str(self)]
+        smaller.config.pith_recipe = done
+        as_saved(smaller)
+        return smaller
+
+    def warn(self, text: str) -> None:
+        """Says something that the user may not expect."""
+        warnings.warn(f"{self.name}: {text}", PithWarning, stacklevel=3)
+
+    def warn_unreached(self, names: Iterable[str], instead: str) -> None:
+        """Names the layers that no token of the calibration reached, such as an expert's.
+
+        Args:
+            names: of the layers.
+            instead: what was done with them.
+        """
+        if missed := list(names):
+            shown = ", ".join(missed[:4]) + (f" and {len(missed) - 4} more" if len(missed) > 4 else "")
+            self.warn(f"no token of the calibration reached {shown}; {instead}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pruner(Compressor, ABC):
+    """A compressor that removes weights; a recipe may hold several, which act in the order written.
+
+    Class attributes:
+        reads_weights: whether the method looks into single weights, which those of packed layers do not allow.
+    """
+
+    contract: ClassVar[str] = "pruning"
+    reads_weights: ClassVar[bool] = True
+
+    def refuses_after(self, earlier: Method) -> str | None:
+        """Single weights cannot be removed from packed layers."""
+        if self.reads_weights and earlier.contract == "quantization":
+            return f"it looks into single weights, which {earlier.name} has packed; write it first"
+        return None
+
+
+def compress(model: Any, recipe: Recipe | str, calibration: Calibration | None = None) -> Any:
+    """The model with a recipe's methods applied that change weights, in the order written, as a new model.
+
+    Args:
+        model: a loaded Transformers causal language model; it stays as it is.
+        recipe: a recipe or its text; methods that act later, on the cache say, may not stand in it.
+        calibration: the texts that methods read, as `calibration(tokenizer)` gives them.
+
+    Raises:
+        InputError: a method reads texts, and none are given; or the recipe holds a method that does not change weights.
+        ModelError: a method cannot take the model; the message says why.
+
+    Example:
+        smaller = pith.compress(model, "gptq(bits=4)", pith.calibration(tokenizer))
+    """
+    recipe = Recipe.parse(recipe) if isinstance(recipe, str) else recipe
+    if len(recipe.rest):
+        raise InputError(
+            f"{recipe.rest} does not change weights; give compress recipe.weights, and apply the rest with pith.applied"
+        )
+    for method in recipe:
+        if not isinstance(method, Compressor):
+            raise ModelError(f"{method.name} changes weights in a way that is not known: it is no Compressor")
+        model = method.compress(model, calibration)
+    return model

@@ -1,0 +1,133 @@
+"""Saving and loading models that plain Transformers cannot hold."""
+
+from __future__ import annotations
+
+import json
+import os
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedModel
+from transformers.initialization import no_init_weights
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+from pith.core import ModelError
+from pith.weights.standin import layout, rebuild, stand_ins
+
+MODEL_TYPE = "pith"
+"""What stands as `model_type` in the configuration of such a folder, so that nothing else takes it for its own."""
+
+FILE = "pith.safetensors"
+"""The weights; under any other name plain Transformers would load what it can, and fill up the rest at random."""
+
+
+class Saved:
+    """What is mixed into the class of a model with stand-ins: `save_pretrained` writes a folder that Pith loads."""
+
+    def save_pretrained(self, save_directory: str | os.PathLike[str], **kwargs: Any) -> None:
+        """Writes configuration and weights into a folder, which `pith.load` reads and plain Transformers refuses.
+
+        Args:
+            save_directory: the folder; it is made where it is not there.
+            kwargs: those of plain Transformers, which play no part here: there is one file, in the model's dtype.
+        """
+        save(self, Path(save_directory))
+
+
+def as_saved(model: Any) -> None:
+    """Gives a model with stand-ins the `save_pretrained` that can write them; any other gets its own class back."""
+    plain = next(base for base in type(model).__mro__ if not issubclass(base, Saved))
+    model.__class__ = _saved_class(plain) if stand_ins(model) else plain
+
+
+@cache
+def _saved_class(plain: type[PreTrainedModel]) -> type[PreTrainedModel]:
+    """The class with the name of the plain one, since Transformers asks for names."""
+    return type(plain.__name__, (Saved, plain), {"__module__": plain.__module__})
+
+
+def save(model: Any, folder: Path) -> None:
+    """Writes a model with stand-ins: `config.json` with the plain configuration and the stand-ins, and the weights."""
+    folder.mkdir(parents=True, exist_ok=True)
+    config = {
+        "model_type": MODEL_TYPE,
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "plain": model.config.to_dict(),
+        "stand_ins": layout(model),
+    }
+    save_file(_once(model.state_dict()), folder / FILE, metadata={"format": "pt"})
+    (folder / "config.json").write_text(json.dumps(config, indent=2, default=str), encoding="utf-8")
+    if getattr(model, "generation_config", None) is not None:
+        model.generation_config.save_pretrained(folder)
+
+
+def is_pith(folder: Path) -> bool:
+    """Whether `save` wrote the folder."""
+    try:
+        said = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(said, dict) and said.get("model_type") == MODEL_TYPE
+
+
+def load_folder(folder: Path, dtype: torch.dtype | None = None) -> Any:
+    """The model that `save` wrote, bit for bit where the dtype is its own.
+
+    Args:
+        folder: where it lies.
+        dtype: of the weights that are not packed and of the scales; None is the one that it was saved in.
+
+    Raises:
+        ModelError: files are damaged or incomplete, or name modules that are not known here.
+    """
+    try:
+        said = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        config = CONFIG_MAPPING[said["plain"]["model_type"]].from_dict(said["plain"])
+        tensors = load_file(folder / FILE)
+        own = getattr(torch, said["dtype"])
+    except Exception as error:  # a foreign file may be wrong in any way; the user must learn which one it is
+        raise ModelError(f"the folder {folder} cannot be read: {_line(error)}") from None
+    with no_init_weights():
+        model = AutoModelForCausalLM.from_config(config, dtype=own)
+    model.tie_weights()
+    rebuild(model, said["stand_ins"], own)
+    _load(model, tensors, folder)
+    if (folder / "generation_config.json").is_file():
+        model.generation_config = GenerationConfig.from_pretrained(folder)
+    model.config._name_or_path = str(folder)
+    as_saved(model)
+    return model if dtype in (None, own) else model.to(dtype)
+
+
+def _load(model: Any, tensors: dict[str, Tensor], folder: Path) -> None:
+    """Loads strictly, but for names that share a tensor with one that is there."""
+    missing, unexpected = set(model.state_dict()) - set(tensors), set(tensors) - set(model.state_dict())
+    shared = {tensor.data_ptr() for name, tensor in model.state_dict().items() if name in tensors}
+    missing = {name for name in missing if model.state_dict()[name].data_ptr() not in shared}
+    if missing or unexpected:
+        which = sorted(missing or unexpected)
+        raise ModelError(
+            f"the weights of {folder} {'lack' if missing else 'hold'} {len(which)} tensors "
+            f"{'that' if missing else 'which'} the model {'needs' if missing else 'does not know'}, such as {which[0]}"
+        )
+    try:
+        model.load_state_dict(tensors, strict=False)
+    except RuntimeError as error:
+        raise ModelError(f"the weights of {folder} do not fit: {_line(error)}") from None
+
+
+def _once(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Every storage under its first name only, as safetensors demands."""
+    found: dict[tuple[int, int, tuple[int, ...]], str] = {}
+    for name, tensor in tensors.items():
+        found.setdefault((tensor.data_ptr(), tensor.numel(), tuple(tensor.stride())), name)
+    return {name: tensors[name].detach().contiguous() for name in found.values()}
+
+
+def _line(error: Exception) -> str:
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[-1 if isinstance(error, RuntimeError) else 0].strip()[:200]

@@ -1,0 +1,67 @@
+"""What methods that store weights in few bits have in common."""
+
+from __future__ import annotations
+
+from abc import ABC
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+from jaxtyping import Float
+from torch import Tensor
+
+from pith.core import ModelError, Patterns, param
+from pith.weights.compressor import Compressor
+from pith.weights.grid import Grid, fit_grid
+from pith.weights.linears import linears, weight_of
+from pith.weights.packed import pack_linear
+
+Bits = Literal[2, 3, 4, 8]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quantizer(Compressor, ABC):
+    """A compressor that stores weights in few bits; a recipe holds one of them."""
+
+    question: ClassVar[str] = "in how many bits are weights stored?"
+    contract: ClassVar[str] = "quantization"
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightQuantizer(Quantizer, ABC):
+    """A quantizer with a number of bits for every layer, and a grid for every group of a row's inputs."""
+
+    bits: Bits | Patterns = param(
+        4, 'of a weight; by name pattern too, as {"*.down_proj": 4, "*": 3}', sweep=(2, 3, 4, 8)
+    )
+    group_size: int = param(128, "inputs of a row that share a grid, 0 for the whole row; with 8 bits always 0", ge=0)
+    symmetric: bool = param(False, "whether a grid reaches as far below 0 as above; with 8 bits always")
+    skip: str | tuple[str, ...] = param("lm_head", "name patterns of layers that stay as they are")
+
+    def chosen(self, model: Any) -> dict[str, int]:
+        """The bits of every plain linear layer that is to be stored in few, by name, in the order of the model.
+
+        Raises:
+            ModelError: there is none.
+        """
+        found: dict[str, int] = {}
+        for name, _ in linears(model, self.skip):
+            bits = self.bits.of(name) if isinstance(self.bits, Patterns) else self.bits
+            if bits is not None:
+                found[name] = bits
+        if not found:
+            raise ModelError(
+                f"{self}: {type(model).__name__} has no plain linear layer that bits={self.bits} fits and "
+                f"skip={self.skip!r} leaves"
+            )
+        return found
+
+    def grid(self, weight: Float[Tensor, "out in"], bits: int) -> Grid:
+        """The grid from the least to the greatest weight; its scales are rounded as they will be stored."""
+        grid = fit_grid(weight, bits, 0 if bits == 8 else self.group_size, self.symmetric or bits == 8)
+        return grid.stored_as(weight.dtype)
+
+    def round_to_nearest(self, model: Any, name: str, bits: int) -> None:
+        """Packs a layer with every weight at the nearest value of its grid."""
+        weight = weight_of(model.get_submodule(name))
+        grid = self.grid(weight, bits)
+        pack_linear(model, name, grid, grid.codes(weight.float()))
