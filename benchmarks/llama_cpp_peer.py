@@ -44,7 +44,10 @@ def write(model: Any, path: Path, kind: str) -> None:
     file.add_layer_norm_rms_eps(config.rms_norm_eps)
     file.add_rope_freq_base(config.rope_parameters["rope_theta"])
     file.add_vocab_size(config.vocab_size)
-    file.add_tokenizer_model("no_vocab")
+    file.add_tokenizer_model("llama")  # it crashes without a vocabulary
+    file.add_token_list([f"word{index}" for index in range(config.vocab_size)])
+    file.add_token_scores([0.0] * config.vocab_size)
+    file.add_token_types([1] * config.vocab_size)
     for name, tensor in model.state_dict().items():
         if name == "lm_head.weight":  # tied
             continue

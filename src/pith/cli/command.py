@@ -9,11 +9,14 @@ import sys
 import warnings
 from collections.abc import Callable
 from dataclasses import MISSING, fields
-from typing import Any, TypeVar, get_type_hints
+from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
 
 import typer
 
 from pith.core.errors import PithError, PithWarning
+
+if TYPE_CHECKING:
+    from pith.weights import Source
 
 T = TypeVar("T")
 
@@ -62,6 +65,13 @@ def command_line() -> str:
     """The command line as it was given, without the passwords of its URLs: reports and records show it."""
     words = (re.sub(r"(://[^/:@]*):[^@]*@", r"\1:***@", word) for word in sys.argv[1:])
     return shlex.join(["pith", *words])
+
+
+def source(options: Any) -> Source:
+    """Where methods get their calibration texts, as a command's options say."""
+    from pith.weights import Source
+
+    return Source(options.calibration, options.calibration_sequences, options.calibration_length)
 
 
 def say(line: str) -> None:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 EXAMPLE = "pith compare --family eviction --budgets 0.5,0.25,0.1 --tasks needle,perplexity --length 2048 --out results"
 STOPPED = "stopped; what was measured is stored, and the same command goes on from there"
 OUT = Path("pith-results")
+KEPT = "weights"
+"""The folder in that of the results in which models lie whose weights recipes changed."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,11 @@ class Options:
     batch_size: Annotated[int, typer.Option(min=1, help="Sequences that a task reads at once.")] = 8
     dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto"
     peak: Annotated[bool, typer.Option("--peak", help="Measure the peak of memory too.")] = False
+    calibration: Annotated[
+        str, typer.Option(help="The text that methods read before they change weights: a file, or builtin.")
+    ] = "builtin"
+    calibration_sequences: Annotated[int, typer.Option(min=1, help="Sequences of that text that are read.")] = 64
+    calibration_length: Annotated[int, typer.Option(min=2, help="Tokens of each of them.")] = 512
     workers: Annotated[int, typer.Option(min=1, help="Processes that share the tasks; times are taken alone.")] = 1
     ray: Annotated[str | None, typer.Option(help="A Ray cluster's address for the workers; local starts one here.")] = (
         None
@@ -74,7 +81,7 @@ def run(options: Options) -> None:
 
     Each result is stored when it is made: the same command, run again, goes on where it was stopped.
     """
-    from pith.cli.command import command_line
+    from pith.cli.command import command_line, source
     from pith.cli.show import print_json, print_study
     from pith.cli.watch import TerminalWatch
     from pith.models import load
@@ -88,7 +95,7 @@ def run(options: Options) -> None:
     command = repeated.command if repeated else command_line()
     settings, out = _settings(options), options.out or OUT
     with Store(options.store or out) as store:
-        loaded = load(options.model, options.dtype)
+        loaded = replace(load(options.model, options.dtype), source=source(options), kept=out / KEPT)
         with TerminalWatch(len(recipes)) as watch:
             refused: dict[str, str] = dict(repeated.refused) if repeated else {}
             if not repeated and (options.at_bytes or options.at_latency is not None):
@@ -109,6 +116,8 @@ def run(options: Options) -> None:
     else:
         print_study(study, page)
         print(f"For papers: {page.parent / 'charts'}. Results: {store.place}.")
+        if any(len(recipe.weights) for recipe in recipes):
+            print(f"Models whose weights were changed: {out / KEPT}; pith.load reads them, and they may be deleted.")
         print(f"Again: pith compare --from {shlex.quote(str(kept))}")
 
 
@@ -138,7 +147,8 @@ def _as_recorded(options: Options, record: Record) -> Options:
     return replace(
         options, model=record.model, length=settings.length, seed=settings.seed, batch_size=settings.batch_size,
         dtype=settings.dtype, peak=settings.peak, at_bytes=settings.at_bytes, at_latency=settings.at_latency,
-        out=options.out or (options.repeat or OUT).parent,
+        calibration=settings.calibration, calibration_sequences=settings.calibration_sequences,
+        calibration_length=settings.calibration_length, out=options.out or (options.repeat or OUT).parent,
     )  # fmt: skip
 
 
@@ -193,7 +203,8 @@ def as_data(study: Study) -> dict[str, Any]:
         "rows": [
             {
                 "label": row.label,
-                "cache_share": row.share,
+                "cache_share": row.cache_share,
+                "weights_share": row.weights_share,
                 "verdicts": {str(task): row.difference(task).verdict for task in study.question.tasks},
                 **json.loads(to_json(row.measurement)),
             }

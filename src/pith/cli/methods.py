@@ -37,11 +37,14 @@ def run(options: Options) -> None:
 
 
 def _parts(method: type[Method]) -> list[tuple[str, str]]:
+    from pith.report.cards import reads
+
     paper = method.paper
     code = f"https://github.com/{paper.code}" if paper.code else ""
     source = (f"{paper.title}. {paper.authors}, {paper.year}.", paper.url, code)
     return [
         ("contract", f"{method.contract}: {method.question}"),
+        ("texts", reads(method)),
         ("paper", "\n".join(filter(None, source))),
         ("what it does", method.doc("summary")),
         ("formula", method.doc("formula")),
@@ -57,6 +60,7 @@ def card(method: type[Method]) -> dict[str, Any]:
         "name": method.name,
         "contract": method.contract,
         "question": method.question,
+        "calibrated": getattr(method, "calibrated", None),
         "paper": {**asdict(method.paper), "url": method.paper.url},
         "summary": method.doc("summary"),
         "formula": method.doc("formula"),

@@ -40,13 +40,15 @@ class Method(Parametrised, ABC):
     Class attributes:
         name: the word that stands for it in recipes: its file's name, or its class's name in snake case.
         paper: where it comes from.
-        question: the question that its contract answers; a recipe holds one answer to each.
+        question: the question that its contract answers.
+        several: whether a recipe may hold several answers to it, which act in the order written, and not one.
         contract: the name of its contract.
         order: when the contract's methods act: weights 0, attention 1, decoding 2.
     """
 
     paper: ClassVar[Paper]
     question: ClassVar[str] = ""
+    several: ClassVar[bool] = False
     contract: ClassVar[str] = ""
     order: ClassVar[int] = 1
 

@@ -15,7 +15,7 @@ from pith.core.toml import load_calls, table
 
 
 class Recipe:
-    """Methods that act together, at most one for each question.
+    """Methods that act together, one for each question but where methods say that several may stand.
 
     Weights come first, in the order written; then attention-time methods, then decoding, whatever the order written.
 
@@ -38,7 +38,7 @@ class Recipe:
         answered: dict[str, Method] = {}
         for method in self.methods:
             other = answered.setdefault(method.question, method)
-            if other is not method and method.question:
+            if other is not method and method.question and not method.several:
                 raise RecipeError(
                     f"{other.name} and {method.name} both answer the question {method.question!r}; keep one of them"
                 )

@@ -3,7 +3,7 @@
 Bytes are what tensors hold; seconds are paired with the dense model's in the same run; quality is what tasks find.
 """
 
-from pith.measure.bytes import cache_bytes, weight_bytes
+from pith.measure.bytes import cache_bytes
 from pith.measure.measurement import (
     Answer,
     Bandwidth,
@@ -16,6 +16,7 @@ from pith.measure.measurement import (
     to_json,
 )
 from pith.measure.run import Progress, answer, costs, measure
+from pith.weights.size import weight_bytes
 
 __all__ = [
     "Answer",

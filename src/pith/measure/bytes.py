@@ -1,4 +1,4 @@
-"""Bytes that a cache and a model's weights really hold."""
+"""Bytes that a cache really holds."""
 
 from __future__ import annotations
 
@@ -21,12 +21,6 @@ def cache_bytes(cache: Any) -> int:
     tensors += cache.tensors() if hasattr(cache, "tensors") else ()  # what belongs to no layer, such as a companion's
     storages = {(t.device, t.untyped_storage().data_ptr()): t.untyped_storage().nbytes() for t in tensors}
     return sum(storages.values())
-
-
-def weight_bytes(model: nn.Module) -> int:
-    """The bytes of every storage that a model's parameters and buffers hold, each once."""
-    tensors = (*model.parameters(), *model.buffers())
-    return sum({(t.device, t.untyped_storage().data_ptr()): t.untyped_storage().nbytes() for t in tensors}.values())
 
 
 def held(thing: Any, seen: set[int]) -> Iterator[Tensor]:

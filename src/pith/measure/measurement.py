@@ -75,7 +75,8 @@ class CacheBytes:
         prefill, dense_prefill: after the prompt.
         decoded, dense_decoded: after the decoded tokens.
         tokens: the prompt's length.
-        claimed: the share of the dense cache that the recipe says it holds after the prompt.
+        claimed: the share of the dense cache that the recipe says it holds after the prompt. Where it changes weights
+            it is what the cache of the changed model holds in plain Transformers, times what the rest of it says.
     """
 
     prefill: int
@@ -96,14 +97,21 @@ class Memory:
     """Bytes that the process needs while the prompt is read and continued.
 
     Attributes:
-        weights: what the model's parameters and buffers hold, each storage once.
+        weights: what the parameters and buffers of the recipe's model hold after a forward, each storage once.
         peak, dense_peak: the most bytes at any moment, weights included: on CUDA the allocator's peak, on the processor
             the resident peak of a fresh process. None where nobody asked for it.
+        dense_weights: what those of the dense model hold; None where the recipe changes none, and they are the same.
     """
 
     weights: int
     peak: int | None = None
     dense_peak: int | None = None
+    dense_weights: int | None = None
+
+    @property
+    def share(self) -> float:
+        """The share of the dense model's weights that is held."""
+        return self.weights / self.dense_weights if self.dense_weights else 1.0
 
 
 @dataclass(frozen=True)

@@ -7,22 +7,28 @@ import json
 import subprocess
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
 import torch
 
 from pith.core import ModelError, PithWarning, Recipe
-from pith.measure.bytes import weight_bytes
 from pith.measure.measurement import Memory
 from pith.measure.seconds import Run
 from pith.models import Loaded
+from pith.models.smaller import folder_of, save
+from pith.weights.size import weight_bytes
 
 CHILD = "pith.measure.peak"
 """The program that runs in the fresh process."""
 
 
 def memory(
-    loaded: Loaded, recipe: Recipe, runs: tuple[Sequence[Run], Sequence[Run]], asked: tuple[int, int] | None
+    loaded: Loaded, model: Any, recipe: Recipe, runs: tuple[Sequence[Run], Sequence[Run]], asked: tuple[int, int] | None
 ) -> Memory:
     """What a recipe and the dense model need.
 
@@ -32,23 +38,41 @@ def memory(
 
     Args:
         loaded: the model.
+        model: the one with the recipe's weights.
         recipe: the recipe.
         runs: the timed runs of the recipe and of the dense model.
         asked: the prompt's length and seed, where the processor's peaks are wanted too.
     """
-    weights, device = weight_bytes(loaded.model), torch.device(loaded.model.device)
+    dense_weights = weight_bytes(loaded.model) if len(recipe.weights) else None
+    held = partial(Memory, weight_bytes(model), dense_weights=dense_weights)
+    device = torch.device(loaded.model.device)
     if device.type != "cpu":
         mine, dense = ([run.peak for run in some if run.peak is not None] for some in runs)
-        return Memory(weights, max(mine, default=None), max(dense, default=None))
+        return held(max(mine, default=None), max(dense, default=None))
     if asked is None:
-        return Memory(weights)
+        return held()
     dtype = str(loaded.model.dtype).removeprefix("torch.")
     try:
-        dense_peak, peak = (fresh_peak(loaded.name, str(r), asked, dtype) for r in (Recipe(), recipe))
+        dense_peak = fresh_peak(loaded.name, str(Recipe()), asked, dtype)
+        with _found(loaded, model, recipe) as name:
+            peak = fresh_peak(name, str(recipe.rest), asked, dtype)
     except ModelError as error:
         warnings.warn(f"the peak of memory is not known: {error}", PithWarning, stacklevel=3)
-        return Memory(weights)
-    return Memory(weights, peak, dense_peak)
+        return held()
+    return held(peak, dense_peak)
+
+
+@contextmanager
+def _found(loaded: Loaded, model: Any, recipe: Recipe) -> Iterator[str]:
+    """Under which name another process loads the model with the recipe's weights, and with nothing of the dense one."""
+    if not len(recipe.weights):
+        yield loaded.name
+        return
+    with TemporaryDirectory() as scratch:
+        folder = folder_of(loaded, recipe) or Path(scratch) / "model"
+        if not folder.is_dir():
+            save(model, loaded.tokenizer, folder)
+        yield str(folder)
 
 
 @functools.cache

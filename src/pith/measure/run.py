@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import math
-import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from pith.core import DenseCache, InputError, PithWarning, Recipe
+import torch
+
+from pith.core import DenseCache, InputError, Recipe
+from pith.core.notes import noted
+from pith.measure.bytes import cache_bytes
 from pith.measure.environment import environment
 from pith.measure.measurement import Answer, CacheBytes, Costs, Measurement
 from pith.measure.memory import memory
 from pith.measure.seconds import DECODED, Run, run_pairs, speed, timed_prompt
 from pith.measure.traffic import bandwidth
 from pith.models import Loaded, Subject, require_positions
+from pith.models.smaller import subject
 from pith.tasks import Task
+
+_FEW = 8
+"""Tokens of a text that shows what a cache holds for each."""
 
 Progress = Callable[[str, int, int], None]
 """Told what is measured, "speed" or a task's text, how much of it is done, and of how much."""
@@ -64,10 +70,10 @@ def costs(
         seed: of the timed prompt; tasks have their own.
         peak: whether to look for the peak of memory on the processor too, which takes two fresh processes; an
             accelerator's allocator counts it anyway.
-        progress: told how it goes on.
+        progress: told how it goes on; first how weights are changed, where they are.
 
     Raises:
-        InputError: a number makes no sense, or the prompt is too long for the model.
+        InputError: a number makes no sense, the prompt is too long for the model, or calibration texts are missing.
         ModelError: a method cannot take the model.
     """
     for name, value in {"length": length, "runs": runs}.items():
@@ -76,14 +82,15 @@ def costs(
     require_positions(loaded.model, length + DECODED, f"a timed prompt of {length} tokens and {DECODED} decoded ones")
     with noted() as notes:
         prompt = timed_prompt(loaded.tokenizer, length, seed).to(loaded.model.device)
-        mine, dense = run_pairs(_subject(loaded, recipe), prompt, runs, _told(progress, "speed"))
-        needed = memory(loaded, recipe, (mine, dense), (length, seed) if peak else None)
+        examined, plain = subject(loaded, recipe, progress), Subject(loaded.model, loaded.tokenizer)
+        mine, dense = run_pairs(examined, plain, prompt, runs, _told(progress, "speed"))
+        needed = memory(loaded, examined.model, recipe, (mine, dense), (length, seed) if peak else None)
     times = speed(mine, dense)
     return Costs(
-        bytes=_weighed(loaded, recipe, mine[0], dense[0], length),
+        bytes=_weighed(loaded, examined.model, recipe, (mine[0], dense[0]), length),
         speed=times,
         memory=needed,
-        bandwidth=bandwidth(loaded.model, recipe, mine[0], times.decode),
+        bandwidth=bandwidth(examined.model, recipe, mine[0], times.decode),
         notes=tuple(notes),
         environment=environment(
             loaded.model, {"seed": seed, "length": length, "decoded": DECODED, "runs": runs}
@@ -110,12 +117,8 @@ def answer(
     if batch_size < 1:
         raise InputError(f"batch_size={batch_size} makes no sense; allowed is 1 or more")
     with noted() as notes:
-        quality = task.run(_subject(loaded, recipe), batch_size, _told(progress, str(task)))
+        quality = task.run(subject(loaded, recipe, progress), batch_size, _told(progress, str(task)))
     return Answer(quality, tuple(notes), environment(loaded.model, {"batch_size": batch_size}))
-
-
-def _subject(loaded: Loaded, recipe: Recipe) -> Subject:
-    return Subject(loaded.model, loaded.tokenizer, recipe if len(recipe) else None)
 
 
 def _told(progress: Progress | None, what: str) -> Callable[[int, int], None]:
@@ -142,26 +145,22 @@ def claimed(model: Any, recipe: Recipe, tokens: int, dense_bytes: int) -> float:
     return math.prod((method.claimed(whole) for method in recipe), start=1.0)
 
 
-def _weighed(loaded: Loaded, recipe: Recipe, mine: Run, dense: Run, tokens: int) -> CacheBytes:
+def _weighed(loaded: Loaded, model: Any, recipe: Recipe, runs: tuple[Run, Run], tokens: int) -> CacheBytes:
+    mine, dense = runs
+    left = _left(model, loaded.model) if len(recipe.weights) else 1.0
     return CacheBytes(
         prefill=mine.prefill_bytes,
         dense_prefill=dense.prefill_bytes,
         decoded=mine.decoded_bytes,
         dense_decoded=dense.decoded_bytes,
         tokens=tokens,
-        claimed=claimed(loaded.model, recipe, tokens, dense.prefill_bytes),
+        claimed=left * claimed(model, recipe.rest, tokens, round(left * dense.prefill_bytes)),
     )
 
 
-@contextmanager
-def noted() -> Iterator[list[str]]:
-    """Collects the texts of Pith's warnings, each once; all other warnings go on as ever when it is over."""
-    notes: list[str] = []
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", PithWarning)
-        yield notes
-    for warning in caught:
-        if not issubclass(warning.category, PithWarning):
-            warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
-        elif str(warning.message) not in notes:
-            notes.append(str(warning.message))
+def _left(model: Any, dense: Any) -> float:
+    """The share of the dense model's cache that a model with other weights has in plain Transformers."""
+    few = torch.zeros(1, _FEW, dtype=torch.int64, device=dense.device)
+    with torch.no_grad():
+        held = [cache_bytes(one(input_ids=few, use_cache=True).past_key_values) for one in (model, dense)]
+    return held[0] / held[1]

@@ -20,6 +20,7 @@ from pith.models import Subject
 from pith.tasks.heldout import heldout_text
 from pith.tasks.stream import Stream
 from pith.tasks.text import beginning, tokens_of
+from pith.weights.size import weight_bytes
 
 DECODED = 32
 """Tokens that each run decodes."""
@@ -66,8 +67,10 @@ def run_once(
     """Reads a prompt, decodes `tokens` tokens greedily, and looks at the clock and the cache after both."""
     with subject.applied() as model:
         stream, device = Stream(model), prompt.device
+        others = 0  # what other models hold meanwhile, the dense one beside a smaller one say
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
+            others = torch.cuda.memory_allocated(device) - weight_bytes(model)
         begun = now(device)
         logits = stream.read(prompt)
         prefill, prefill_bytes = counted.seconds(now(device) - begun), counted.bytes(stream.cache)
@@ -75,17 +78,18 @@ def run_once(
         for _ in range(tokens):
             logits = stream.read(logits.argmax(dim=-1, keepdim=True))
         decode = counted.seconds(now(device) - begun) / tokens
-        peak = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
+        peak = torch.cuda.max_memory_allocated(device) - others if device.type == "cuda" else None
         return Run(prefill, decode, prefill_bytes, counted.bytes(stream.cache), peak)
 
 
 def run_pairs(
     subject: Subject,
+    dense: Subject,
     prompt: Int[Tensor, "batch length"],
     runs: int,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[list[Run], list[Run]]:
-    """Runs of the subject and of its model in plain Transformers, by turns, after one pair that is not counted.
+    """Runs of the subject and of the dense model, by turns, after one pair that is not counted.
 
     The two of a pair see the same state of the machine, and which goes first alternates, so that neither what slows
     the machine for a while nor what the first leaves behind falls on one of them alone.
@@ -93,7 +97,6 @@ def run_pairs(
     While the spread of the decode ratios is above 5%, more pairs follow those asked for: up to four times as many in
     all, for at most two seconds.
     """
-    dense = Subject(subject.model, subject.tokenizer)
     mine: list[Run] = []
     others: list[Run] = []
     patience = 0.0

@@ -8,10 +8,10 @@ from torch import Tensor, nn
 
 from pith.attention import Reading
 from pith.core import Recipe
-from pith.measure.bytes import weight_bytes
 from pith.measure.machine import copy_bandwidth
 from pith.measure.measurement import Bandwidth
 from pith.measure.seconds import Run
+from pith.weights.size import weight_bytes
 
 
 def bandwidth(model: Any, recipe: Recipe, run: Run, decode: float) -> Bandwidth:
@@ -52,11 +52,20 @@ def weights_read(model: nn.Module) -> int | None:
         return None
     left_out = sum(_bytes([table.weight]) * (len(table.weight) - 1) // len(table.weight) for table in _looked_up(model))
     for group in groups:
-        count = len(group) if isinstance(group, nn.ModuleList) else len(next(group.parameters()))
+        count = _count(group)
         if not isinstance(chosen, int) or not 0 < chosen <= count:
             return None
-        left_out += _bytes(list(group.parameters())) * (count - chosen) // count
+        left_out += _bytes([*group.parameters(), *group.buffers()]) * (count - chosen) // count
     return weight_bytes(model) - left_out
+
+
+def _count(experts: nn.Module) -> int:
+    """How many experts there are in a list of them, in tensors that hold all of them, or in a list for each matrix."""
+    if isinstance(experts, nn.ModuleList):
+        return len(experts)
+    fused = [len(tensor) for tensor in experts.parameters() if tensor.ndim == 3]
+    lists = [len(module) for module in experts.children() if isinstance(module, nn.ModuleList)]
+    return next(iter([*fused, *lists]), 0)
 
 
 def _looked_up(model: nn.Module) -> list[nn.Embedding]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,9 +9,10 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
-from transformers.utils import logging
 
 from pith.core import InputError, ModelError
+from pith.models.quiet import quiet
+from pith.weights.calibration import Source
 from pith.weights.folder import is_pith, load_folder
 
 BUILTIN = "builtin"
@@ -32,11 +31,15 @@ class Loaded:
         name: "builtin", a folder, or a hub id.
         model: the Transformers causal language model, in evaluation mode.
         tokenizer: its tokenizer; it pads on the left and has a padding token.
+        source: where methods that change weights get the texts that they read.
+        kept: the folder in which models stay that such methods made of this one; None keeps none.
     """
 
     name: str
     model: Any
     tokenizer: Any
+    source: Source = Source()
+    kept: Path | None = None
 
 
 def builtin(dtype: torch.dtype | str = torch.float32, device: str | None = None) -> tuple[Any, Any]:
@@ -74,13 +77,25 @@ def load(name: str, dtype: torch.dtype | str = "auto", device: str | None = None
         kind = "float32"
     target = _device(device)
     source, offline = _locate(name)
-    if is_pith(Path(source)):
-        model = load_folder(Path(source), None if kind == "auto" else getattr(torch, kind))
-        return Loaded(name, model.to(target).eval(), _tokenizer(name, source, offline))
-    with _quiet(downloads=not offline):
-        model = _model(name, source, offline, kind)
+    with quiet(downloads=not offline):
+        if folder := _pith_folder(name, source, offline):
+            model = load_folder(folder, None if kind == "auto" else getattr(torch, kind))
+        else:
+            model = _model(name, source, offline, kind)
         tokenizer = _tokenizer(name, source, offline)
     return Loaded(name, model.to(target).eval(), tokenizer)
+
+
+def model_in(folder: Path) -> Any:
+    """The model in a folder, without its tokenizer, in the dtype in which it was saved.
+
+    Raises:
+        ModelError: the folder holds no model, or its files are damaged or incomplete.
+    """
+    if is_pith(folder):
+        return load_folder(folder)
+    with quiet(downloads=False):
+        return _model(str(folder), str(folder), True, "auto")
 
 
 def _device(device: str | None) -> torch.device:
@@ -124,6 +139,24 @@ def _hub_has(name: str) -> bool:
     return True
 
 
+def _pith_folder(name: str, source: str, offline: bool) -> Path | None:
+    """The folder of a model that only Pith loads, fetched where it lies on the hub; None of any other."""
+    if Path(source).is_dir():
+        return Path(source) if is_pith(Path(source)) else None
+    from huggingface_hub import hf_hub_download, snapshot_download
+
+    try:
+        config = hf_hub_download(source, "config.json", local_files_only=offline)
+    except Exception:  # what is wrong is said when plain Transformers asks for the same file
+        return None
+    if not is_pith(Path(config).parent):
+        return None
+    try:
+        return Path(snapshot_download(source, local_files_only=offline))
+    except Exception as error:
+        raise ModelError(f"the files of {name!r} cannot be fetched: {_line(error)}") from None
+
+
 def _model(name: str, source: str, offline: bool, dtype: str) -> Any:
     where: dict[str, Any] = {"local_files_only": offline, "trust_remote_code": False}
     try:
@@ -165,21 +198,6 @@ def _causal() -> set[str]:
     for value in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values():
         names.update([value] if isinstance(value, str) else value)
     return names
-
-
-@contextmanager
-def _quiet(downloads: bool) -> Iterator[None]:
-    """Keeps Transformers' reports out, whose news are raised as errors, and its bars where nothing is downloaded."""
-    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    if not downloads:
-        logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(level)
-        if bars:
-            logging.enable_progress_bar()
 
 
 def _line(error: Exception) -> str:

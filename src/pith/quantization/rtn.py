@@ -33,8 +33,4 @@ class RTN(WeightQuantizer):
 
     def change(self, model: Any, calibration: Calibration) -> None:
         """Rounds layer by layer."""
-        chosen = self.chosen(model)
-        for done, (name, bits) in enumerate(chosen.items()):
-            calibration.told(done, len(chosen))
-            self.round_to_nearest(model, name, bits)
-        calibration.told(len(chosen), len(chosen))
+        self.round_all(model, calibration)

@@ -12,6 +12,7 @@ from pith.core import Method, Parameter, Recipe, method
 from pith.report.row import each
 
 LAWS = "tests/contracts"
+OF_WEIGHTS = "test_compressor_laws.py"
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,11 @@ class Card:
     parameters: tuple[Parameter, ...]
     checks: tuple[Check, ...]
 
+    @property
+    def reads(self) -> str:
+        """Of a method that changes weights, whether it reads texts; empty of any other."""
+        return reads(self.method)
+
 
 def cards(recipes: Sequence[Recipe]) -> list[Card]:
     """A card for each method in the recipes, and for those in them, sorted by contract and name."""
@@ -44,6 +50,14 @@ def cards(recipes: Sequence[Recipe]) -> list[Card]:
     return [
         Card(kind, tuple(kind.parameters()), checks(kind)) for kind in sorted(kinds, key=lambda k: (k.contract, k.name))
     ]
+
+
+def reads(kind: type[Method]) -> str:
+    """Of a method that changes weights, whether it reads texts, as a sentence; empty of any other."""
+    calibrated = getattr(kind, "calibrated", None)
+    if calibrated is None:
+        return ""
+    return "It reads calibration texts before it changes weights." if calibrated else "It reads no texts."
 
 
 def checks(kind: type[Method], root: Path | None = None) -> tuple[Check, ...]:
@@ -62,7 +76,8 @@ def checks(kind: type[Method], root: Path | None = None) -> tuple[Check, ...]:
              for path in sorted(tests.rglob(f"test_{kind.name}.py"))]  # fmt: skip
     found += [Check(_shown(path, root), _count([path]), f"numbers that the authors' code ({kind.paper.code}) gave")
               for path in sorted(tests.rglob(f"test_{kind.name}_parity.py"))]  # fmt: skip
-    laws = sorted((root / LAWS).glob("test_*_laws.py"))
+    # what changes weights keeps other laws than what acts while a model reads and writes
+    laws = [law for law in sorted((root / LAWS).glob("test_*_laws.py")) if (kind.order == 0) == (law.name == OF_WEIGHTS)]
     if found and laws:
         found.append(Check(f"{LAWS}/", _count(laws), "the laws that its contract keeps on every architecture"))
     return tuple(found)

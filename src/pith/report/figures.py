@@ -13,6 +13,7 @@ from pith.report.charts import (
     bytes_chart,
     curve_charts,
     depth_maps,
+    memory_chart,
     quality_chart,
     search_chart,
     time_chart,
@@ -70,8 +71,13 @@ def figures(study: Study, found: Sequence[Row], sought: Sought | None = None) ->
             )
             for task, name in drawable
         ),
-        costs=(time_chart(found), bytes_chart(found)) if several else (),
+        costs=_costs(found) if several else (),
         curves=tuple(curve_charts(found, tasks, taken(found, scales(study, list(found))))),
         maps=tuple(depth_maps(found, tasks)),
         search=search_chart(sought) if sought else None,
     )
+
+
+def _costs(found: Sequence[Row]) -> tuple[Chart, ...]:
+    weighed = (memory_chart(found),) if any(row.weighs for row in found) else ()
+    return time_chart(found), bytes_chart(found), *weighed

@@ -63,7 +63,10 @@ def render(study: Study, command: str, sought: Sought | None = None, drawn: Figu
         styles=styles(found),
         cards=cards([row.recipe for row in found]),
         notes=_notes(found, study.refused),
-        settings=_settings({**found[0].measurement.environment, **study.question.settings, **study.question.costs}),
+        settings=_settings(
+            {**found[0].measurement.environment, **study.question.settings, **study.question.costs}
+            | ({"calibration": study.question.calibration} if study.question.calibration else {})
+        ),
         command=command,
     )
 

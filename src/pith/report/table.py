@@ -72,9 +72,11 @@ def table(study: Study) -> Table:
         raise InputError("tasks that are query-aware and tasks that are query-agnostic do not stand in one table")
     peak = any(row.measurement.costs.memory.peak for row in found)
     band = any((b := row.measurement.costs.bandwidth) and b.achieved for row in found)
+    weighs = any(row.weighs for row in found)
     columns = (
         Column("recipe"),
         *(Column(name, _metric(task, found)) for name, task in zip(headings(tasks), tasks, strict=True)),
+        *([Column("weights held", "after a forward, share of dense")] if weighs else []),
         Column("cache held", "after the prompt, share of dense (claimed)"),
         *([Column("peak memory", "of the process, ratio to dense")] if peak else []),
         Column("prefill time", "ratio to dense"),
@@ -88,14 +90,16 @@ def table(study: Study) -> Table:
 
 def reading(study: Study) -> str:
     """How the table is to be read, with what its intervals are corrected for."""
-    tasks = len(study.question.tasks)
+    tasks, how = len(study.question.tasks), READING
+    if any(len(recipe.weights) for recipe in study.question.recipes):
+        how = how.replace("Cache held after the prompt", "Weights held after a forward, cache held after the prompt")
     if not tasks or len(study.question.recipes) < 2:
-        return READING
+        return how
     number = comparisons(study)
     recipes = number // tasks
     what = f"{recipes} recipe{'s' * (recipes > 1)} on {tasks} task{'s' * (tasks > 1)}"
     correction = f"Differences are corrected for {number} comparisons ({what}; Bonferroni)." if number > 1 else ""
-    return f"{READING} {correction}".strip()
+    return f"{how} {correction}".strip()
 
 
 def _metric(task: Task, found: list[Row]) -> str:
@@ -112,6 +116,7 @@ def _cells(row: Row, tasks: tuple[Task, ...], peak: bool, band: bool) -> tuple[C
     return (
         Cell(row.label),
         *(_score(row, task) for task in tasks),
+        *([_weights(row)] if row.weighs else []),
         Cell(bytes_(held.prefill), percent(held.measured) + claimed, held.prefill),
         *([_peak(row)] if peak else []),
         Cell(f"{rough}{speed.prefill_ratio:.2f}x", seconds(speed.prefill), speed.prefill_ratio),
@@ -150,6 +155,11 @@ def _peak(row: Row) -> Cell:
         return Cell("\u2013")
     ratio = f"{memory.peak / memory.dense_peak:.2f}x" if memory.dense_peak else ""
     return Cell(bytes_(memory.peak), ratio, memory.peak)
+
+
+def _weights(row: Row) -> Cell:
+    held = row.measurement.costs.memory.weights
+    return Cell(bytes_(held), percent(row.weights_share), held)
 
 
 def _bandwidth(row: Row) -> Cell:

@@ -35,7 +35,7 @@ def taken(found: Sequence[Row], known: Sequence[Scale]) -> Row | None:
     telling = [scale for scale in known if scale.tells]
     keeping = [row for row in found if _is_smaller(row) and telling and all(_keeps(row, scale) for scale in telling)]
     return min(
-        keeping, key=lambda row: (row.measurement.bytes.prefill, row.measurement.speed.decode_ratio), default=None
+        keeping, key=lambda row: (row.held, row.measurement.speed.decode_ratio), default=None
     )
 
 
@@ -57,7 +57,7 @@ def _take(found: Sequence[Row], known: Sequence[Scale]) -> str:
     ways = [f"is better than the dense model on {listed(_names(up, telling))}"] * bool(up)
     ways += [f"shows no loss on {listed(_names(kept, telling))}"] * bool(kept)
     return (
-        f"Take `{best.label}`: it {listed(ways)} and holds {percent(best.share)} of the dense cache's bytes, {rank}; a "
+        f"Take `{best.label}`: it {listed(ways)} and holds {percent(best.share)} of the {_of_what(best)}, {rank}; a "
         f"decoded token takes {best.measurement.speed.decode_ratio:.2f}x the time{noise}{_power(best, telling)}."
     )
 
@@ -74,7 +74,7 @@ def _none(smaller: Sequence[Row], telling: Sequence[Scale]) -> str:
     return (
         "Take none if nothing may be lost: every recipe that holds fewer bytes is worse than the dense model, or came "
         f"out a tenth below it, on {listed(_names(telling, telling), 'or')}; the least is lost by `{nearest.label}` "
-        f"({listed(losses)}), which holds {percent(nearest.share)} of its cache bytes and takes "
+        f"({listed(losses)}), which holds {percent(nearest.share)} of the {_of_what(nearest)} and takes "
         f"{nearest.measurement.speed.decode_ratio:.2f}x the time for a decoded token{noise}{_power(nearest, telling)}."
     )
 
@@ -174,6 +174,11 @@ def _where(by_task: dict[str, list[str]], budgets: int) -> str:
     if len(set(named.values())) == 1:
         return f"{listed(list(named))} (at {next(iter(named.values()))})"
     return listed([f"{task} (at {at})" for task, at in named.items()])
+
+
+def _of_what(row: Row) -> str:
+    """Of which bytes a share is told."""
+    return "bytes of the dense model's weights and cache" if row.weighs else "dense cache's bytes"
 
 
 def _is_smaller(row: Row) -> bool:

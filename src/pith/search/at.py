@@ -13,6 +13,7 @@ from pith.core.words import bytes_
 from pith.measure import Progress
 from pith.measure.seconds import DECODED, run_once, run_pairs, timed_prompt
 from pith.models import Loaded, Subject, require_positions
+from pith.models.smaller import subject
 from pith.search.space import Place, knob
 
 NEAR = 0.99
@@ -41,7 +42,8 @@ def recipes_at(
     """Recipes whose measured costs meet a limit, each with the least saving value of its knob that does.
 
     A knob is the first swept parameter of the first method that has one; the value that the text gives it is left, all
-    other parameters stay. A range is narrowed, over bytes until 99 % of the limit are used or three digits are fixed;
+    other parameters stay. What a method changes of weights leaves the cache's bytes as they are, so that its knob is
+    turned for time alone. A range is narrowed, over bytes until 99 % of the limit are used or three digits are fixed;
     of choices each is tried. The dense model stays as it is, and is the first.
 
     Args:
@@ -109,16 +111,16 @@ class _Scales:
     def meet(self, recipe: Recipe, pairs: int = PAIRS) -> bool:
         """Whether a recipe meets the limits; bytes first, which need one prompt."""
         prompt: Any = timed_prompt(self.loaded.tokenizer, self.length, self.seed).to(self.loaded.model.device)
-        subject, text = Subject(self.loaded.model, self.loaded.tokenizer, recipe), str(recipe)
+        examined, text = subject(self.loaded, recipe), str(recipe)
         if self.nbytes is not None:
-            held = run_once(subject, prompt, tokens=1).prefill_bytes
+            held = run_once(examined, prompt, tokens=1).prefill_bytes
             self.used[text] = held / self.nbytes
             self.reached[text] = f"holds {bytes_(held)} after a prompt of {self.length} tokens"
             if held > self.nbytes:
                 return False
         if self.latency is None:
             return True
-        mine, dense = run_pairs(subject, prompt, pairs)
+        mine, dense = run_pairs(examined, Subject(self.loaded.model, self.loaded.tokenizer), prompt, pairs)
         ratio = median(m.decode / d.decode for m, d in zip(mine, dense, strict=True))
         self.reached[text] = f"takes {ratio:.2f}x the dense model's time for a decoded token"
         return ratio <= self.latency
@@ -131,8 +133,9 @@ class _Scales:
 
 def _search(scales: _Scales, recipe: Recipe) -> Recipe | str:
     """The recipe with the least saving value of its knob that meets the limits, or why there is none."""
+    able = recipe if scales.nbytes is None else recipe.rest
     place, turned = next(
-        ((place, method) for method in recipe if (place := knob(method))), (None, None)
+        ((place, method) for method in able if (place := knob(method))), (None, None)
     )  # fmt: skip
     if place is None or turned is None:
         return recipe if scales.meet(recipe) else f"it {scales.reached[str(recipe)]}, and has no parameter to turn"

@@ -9,8 +9,9 @@ from typing import Protocol
 
 from pith.core import Recipe
 from pith.core.words import bytes_
-from pith.measure import Measurement, weight_bytes
+from pith.measure import Measurement
 from pith.models import Loaded
+from pith.models.smaller import reads_texts
 from pith.search.kept import kept
 from pith.search.loop import Aim, Search, SearchWatch, changed
 from pith.search.sought import Reached, Sought, Tried
@@ -19,6 +20,7 @@ from pith.study.here import Here
 from pith.study.question import ask
 from pith.study.store import Store
 from pith.tasks import Task
+from pith.weights import Source
 
 FRESH = 6
 """So many recipes of the front, the best ones, are measured afresh."""
@@ -37,7 +39,10 @@ class FitWatch(SearchWatch, Watch, Protocol):
 def fit(
     loaded: Loaded, aim: Aim, store: Store, watch: FitWatch, *, trials: int = 60, minutes: float | None = None
 ) -> tuple[Study, Sought]:
-    """Searches all registered methods for the recipe that meets limits.
+    """Searches registered methods for the recipe that meets limits.
+
+    Methods that change weights are among them where `aim` names them, or allows less memory than the dense model takes;
+    those that train or search for long only where they are named.
 
     Memory is the bytes of the weights and of the caches of all sequences after a prompt and its decoded tokens; quality
     is the lowest share, over the tasks, of the dense model's score that is kept (`kept`); latency is a decoded token's
@@ -115,10 +120,10 @@ def preference(aim: Aim, memory: float | None, quality: float | None, latency: f
     return missed, -round(min(quality or 0.0, 1.0), 2), latency or 0.0, memory or 0.0
 
 
-def reached(found: Measurement, dense: Measurement, study: Study, aim: Aim, weights: int) -> Reached:
+def reached(found: Measurement, dense: Measurement, study: Study, aim: Aim) -> Reached:
     """What a recipe reaches on fresh numbers."""
     held = found.bytes
-    memory = weights + aim.batch * max(held.prefill, held.decoded)
+    memory = found.costs.memory.weights + aim.batch * max(held.prefill, held.decoded)
     quality = min(
         kept(task, found.quality[str(task)], dense.quality[str(task)], study.calibrations[str(task)])
         for task in study.question.tasks
@@ -142,8 +147,8 @@ def misses_in_words(aim: Aim, found: Reached) -> str:
 
 
 def _outcome(loaded: Loaded, aim: Aim, study: Study, dense_memory: int, tried: tuple[Tried, ...]) -> Sought:
-    dense, weights = study.measurements[str(Recipe())], weight_bytes(loaded.model)
-    fresh = {text: reached(m, dense, study, aim, weights) for text, m in study.measurements.items()}
+    dense = study.measurements[str(Recipe())]
+    fresh = {text: reached(m, dense, study, aim) for text, m in study.measurements.items()}
     # the dense model is what the others are held against: its ratio to itself is noise
     fresh[str(Recipe())] = replace(fresh[str(Recipe())], quality=1.0, latency=1.0)
     missed = {text: aim.misses(r.memory, r.quality, r.latency) for text, r in fresh.items()}
@@ -159,9 +164,19 @@ def _outcome(loaded: Loaded, aim: Aim, study: Study, dense_memory: int, tried: t
         found=None if any(missed[best]) else best,
         nearest=best,
         misses=misses_in_words(aim, fresh[best]),
-        command=shlex.join(["pith", "generate", loaded.name, PROMPT, "--recipe", best]),
+        command=shlex.join(["pith", "generate", loaded.name, PROMPT, "--recipe", best, *_texts(loaded, best)]),
         reached=fresh[best],
     )
+
+
+def _texts(loaded: Loaded, recipe: str) -> list[str]:
+    """The options that name calibration texts, where a recipe reads some and they are not the usual ones."""
+    if not reads_texts(Recipe.parse(recipe)):
+        return []
+    named = {"calibration": "text", "calibration-sequences": "sequences", "calibration-length": "length"}
+    given = {option: getattr(loaded.source, name) for option, name in named.items()}
+    usual = {option: getattr(Source(), name) for option, name in named.items()}
+    return [word for option in named if given[option] != usual[option] for word in (f"--{option}", str(given[option]))]
 
 
 def _costs(tried: Tried) -> tuple[float, ...]:

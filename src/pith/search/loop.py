@@ -51,6 +51,7 @@ class Aim:
         batch: sequences whose caches must fit at once; one is weighed, and counts so many times.
         seed: of the prompt and of what is proposed; tasks have their own.
         batch_size: sequences that a task reads at once.
+        among: contracts and methods that are searched; none leaves that to the limits.
     """
 
     memory: int | None = None
@@ -61,6 +62,7 @@ class Aim:
     batch: int = 1
     seed: int = 0
     batch_size: int = 8
+    among: tuple[str, ...] = ()
 
     def require_sense(self, loaded: Loaded) -> None:
         """Refuses limits that no recipe can meet, or that ask for nothing.
@@ -77,11 +79,12 @@ class Aim:
         for name, value in {"length": self.length, "batch": self.batch, "batch_size": self.batch_size}.items():
             if value < 1:
                 raise InputError(f"{name}={value} makes no sense; allowed is 1 or more")
-        weights = weight_bytes(loaded.model)
-        if self.memory is not None and self.memory <= weights:
+        weights, shrinks = weight_bytes(loaded.model), {*contracts(weights=True)}
+        shrinks &= {word if word in shrinks else method(word).contract for word in self._searched() & {*methods()}} | self._searched()
+        if self.memory is not None and self.memory <= weights and not shrinks:
             raise InputError(
                 f"memory={bytes_(self.memory)} makes no sense: the weights alone take {bytes_(weights)}, and no "
-                "registered method makes them smaller"
+                "method that is searched makes them smaller"
             )
         require_positions(loaded.model, self.length + DECODED, f"length={self.length} and {DECODED} decoded tokens")
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from pith.core import Method, Parameter, PithError, Recipe, methods
+from pith.core import InputError, Method, Parameter, PithError, Recipe, methods, nearest
 
 NONE = "none"
 """What a recipe holds for a question that none of its methods answers."""
@@ -122,23 +122,69 @@ class Space:
             answers |= {method.question: method.name, **_answers(method, method.name)}
         return answers
 
-    def alone(self, share: float) -> list[Recipe]:
-        """Every method alone, with its knob so far along the sweep.
+    def alone(self, share: Callable[[Method], float | None]) -> list[Recipe]:
+        """Every method alone, with its knob so far along the sweep as `share` says; None leaves the method out.
 
         The questions take turns, so that the first few come from all of them.
         """
         most = max(map(len, self.names.values()), default=0)
-        names = [names[i] for i in range(most) for names in self.names.values() if i < len(names)]
-        return [Recipe([turned(methods()[name](), share)]) for name in names]
+        found = [methods()[names[i]]() for i in range(most) for names in self.names.values() if i < len(names)]
+        shares = [(method, share(method)) for method in found]
+        return [Recipe([turned(method, at)]) for method, at in shares if at is not None]
+
+    @property
+    def reads_texts(self) -> bool:
+        """Whether a method in it reads calibration texts."""
+        return any(getattr(methods()[name], "calibrated", False) for names in self.names.values() for name in names)
 
 
-def space(without: Sequence[str] = ()) -> Space:
-    """The space of all registered methods, but those of these names."""
+def space(among: Sequence[str], without: Sequence[str] = ()) -> Space:
+    """The space of registered methods.
+
+    Args:
+        among: contracts and methods by their names; of a contract those that train or search for long are left out.
+        without: the names of methods that are left out.
+
+    Raises:
+        InputError: there is no such contract or method.
+    """
+    known = methods()
+    contracts = {method.contract for method in known.values()}
+    for word in among:
+        if word not in contracts and word not in known:
+            there = {*contracts, *known}
+            raise InputError(f"no contract or method is called {word!r}{nearest(word, there)}; see pith methods")
     names: dict[str, tuple[str, ...]] = {}
-    for name, method in methods().items():
-        if name not in without:
+    for name, method in known.items():
+        meant = name in among or (method.contract in among and not getattr(method, "trains", False))
+        if meant and name not in without:
             names[method.question] = (*names.get(method.question, ()), name)
     return Space(names)
+
+
+def contracts(weights: bool) -> list[str]:
+    """The contracts of all registered methods that change weights, or else of those that act later."""
+    return sorted({method.contract for method in methods().values() if (method.order == 0) == weights})
+
+
+def lower(recipe: Recipe) -> Recipe | None:
+    """The recipe with the knob of the first method turned on that changes weights and can still save more.
+
+    Of choices the next is taken, of a range the middle of what is left; None where nothing is left.
+    """
+    for method in recipe.weights:
+        place = knob(method)
+        value = place.value(method) if place else None
+        if place is None or (place.parameter.is_range and not isinstance(value, int | float)):
+            continue
+        sweep = place.parameter.sweep
+        if place.parameter.is_range:
+            further = place.round((value + sweep[0]) / 2)
+        else:
+            further = sweep[max(sweep.index(value) - 1, 0)] if value in sweep else value
+        if further != value:
+            return Recipe(place.put(one, further) if one is method else one for one in recipe)
+    return None
 
 
 def turned(method: Method, share: float) -> Method:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol, TypeVar
 
 from pith.core import ModelError, Recipe
@@ -45,6 +45,9 @@ class Watch(Protocol):
 
 class Measurer(Protocol):
     """Takes the pieces of measurements."""
+
+    def prepare(self, recipe: Recipe) -> None:
+        """Changes the weights that a recipe changes, so that several workers need not."""
 
     def costs(self, recipe: Recipe) -> Costs:
         """Bytes and seconds of a recipe."""
@@ -92,7 +95,7 @@ def compare(
     """
     study = Study(question, refused=dict(refused or {}))
     study.calibrations.update({str(task): measurer.calibrate(task) for task in question.tasks})
-    found = helpers.answer(question, store) if helpers else {}
+    found = _helped(question, store, measurer, watch, helpers) if helpers else {}
     for recipe in question.recipes:
         stored = False
         try:
@@ -105,6 +108,21 @@ def compare(
                 raise
         watch.has(study, recipe, stored)
     return study
+
+
+def _helped(question: Question, store: Store, measurer: Measurer, watch: Watch, helpers: Helpers) -> dict[str, str]:
+    """Has the answers taken; the recipes that cannot be applied, and why."""
+    refused: dict[str, str] = {}
+    for recipe in question.recipes:
+        keys = [question.key(recipe, task) for task in question.tasks]
+        if len(recipe.weights) and len(store.held(keys)) < len(keys):
+            watch.begins(recipe)
+            try:
+                measurer.prepare(recipe)
+            except ModelError as error:
+                refused[str(recipe)] = str(error)
+    left = tuple(recipe for recipe in question.recipes if str(recipe) not in refused)
+    return refused | helpers.answer(replace(question, recipes=left), store)
 
 
 def _whole(

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pith.core import ModelError, Recipe
+from pith.core.notes import noted
 from pith.measure import Answer, Costs, Progress, answer, costs
 from pith.models import Loaded, load, model_hash
+from pith.models.smaller import smaller
 from pith.tasks import Calibration, Task
+from pith.weights import Source
 
 
 @dataclass(frozen=True)
@@ -48,11 +51,20 @@ class Here:
         """What an oracle and a guesser score on a task."""
         return task.calibrate(self.loaded.tokenizer)
 
+    def prepare(self, recipe: Recipe) -> None:
+        """Makes the model with a recipe's weights, and keeps it where the others find it."""
+        with noted():  # what is warned of stands beside each result
+            smaller(self.loaded, recipe, self.progress)
+
     def elsewhere(self) -> Elsewhere:
         """What makes another process measure with the same model."""
         name, model = self.loaded.name, self.loaded.model
         path = str(Path(name).absolute()) if Path(name).is_dir() else name
-        return Elsewhere(path, str(model.dtype), str(model.device), model_hash(model), self.batch_size)
+        source, kept = self.loaded.source, self.loaded.kept
+        return Elsewhere(
+            path, str(model.dtype), str(model.device), model_hash(model), self.batch_size, source,
+            kept.absolute() if kept else None,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -63,6 +75,7 @@ class Elsewhere:
         name, dtype, device: as for `pith.models.load`.
         weights: the hash that the loaded model must have.
         batch_size: sequences that a task reads at once.
+        source, kept: as of `Loaded`.
     """
 
     name: str
@@ -70,6 +83,8 @@ class Elsewhere:
     device: str
     weights: str
     batch_size: int
+    source: Source = Source()
+    kept: Path | None = None
 
     def __call__(self) -> Here:
         """Loads the model.
@@ -77,7 +92,7 @@ class Elsewhere:
         Raises:
             ModelError: it cannot be loaded, or is another one.
         """
-        loaded = load(self.name, self.dtype, self.device)
+        loaded = replace(load(self.name, self.dtype, self.device), source=self.source, kept=self.kept)
         found = model_hash(loaded.model)
         if found != self.weights:
             raise ModelError(f"{self.name!r} is another model for a worker: its hash is {found}, not {self.weights}")

@@ -10,9 +10,11 @@ from importlib.metadata import version
 from typing import Any
 
 from pith.core import Recipe
+from pith.core.sources import files_of
 from pith.measure.environment import environment
 from pith.models import Loaded, model_hash, tokenizer_hash
-from pith.study.sources import code_hash, files_of
+from pith.models.smaller import reads_texts
+from pith.study.sources import code_hash
 from pith.tasks import Task
 from pith.tasks.heldout import heldout_text
 
@@ -34,6 +36,7 @@ class Question:
         tasks: how quality is measured.
         settings: what else every result depends on, as plain data.
         costs: what bytes and seconds depend on besides, such as the length of the timed prompt.
+        calibration: what results of recipes depend on besides whose methods read calibration texts.
     """
 
     model: str
@@ -41,16 +44,19 @@ class Question:
     tasks: tuple[Task, ...]
     settings: Mapping[str, Any]
     costs: Mapping[str, Any] = field(default_factory=dict)
+    calibration: Mapping[str, Any] = field(default_factory=dict)
 
     def of(self, recipe: Recipe, task: Task | None = None) -> dict[str, Any]:
         """What one piece of a recipe's measurement depends on, as plain data: a task's answer, or else the costs."""
         what = {"task": str(task)} if task else {"costs": dict(self.costs)}
+        read = {"calibration": dict(self.calibration)} if reads_texts(recipe) else {}
         files: dict[str, str] = {}
         for value in (*recipe, *([task] if task else [])):
             files |= files_of(value)
         return {
             "recipe": str(recipe),
             **what,
+            **read,
             "files": files,
             "code": code_hash(recipe, task),
             **self.settings,
@@ -81,6 +87,9 @@ def ask(
         seed: of that prompt; tasks have their own.
         runs: pairs of timed runs.
         peak: whether the peak of memory is asked for.
+
+    Raises:
+        InputError: a method reads calibration texts, and they cannot be read.
     """
     settings = {
         "model": model_hash(loaded.model),
@@ -94,7 +103,8 @@ def ask(
     where = environment(loaded.model, {})
     machine = {name: where[name] for name in _MACHINE}
     costs = {"length": length, "seed": seed, "runs": runs, "peak": peak, "machine": machine}
-    return Question(loaded.name, recipes, tasks, settings, costs)
+    calibration = loaded.source.identity() if any(map(reads_texts, recipes)) else {}
+    return Question(loaded.name, recipes, tasks, settings, costs, calibration)
 
 
 def heldout_hash() -> str:

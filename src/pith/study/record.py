@@ -12,14 +12,16 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from pith.core import InputError, ModelError, PithWarning, Recipe, write_whole
+from pith.core.sources import file_hash, files_of
 from pith.measure.environment import environment
 from pith.models import Loaded
 from pith.study.question import Question
-from pith.study.sources import file_hash, files_of
 from pith.tasks import Task, parse_tasks
+from pith.weights import BUILTIN
 
 FILE = "run.json"
 LAYOUT = 1
+CALIBRATION = "calibration"
 
 _TOLD = ("python", "torch", "transformers", "pith", "commit", "system", "processor", "cores", "threads", "device")
 """What of the environment a repetition tells the difference of."""
@@ -35,6 +37,8 @@ class Settings:
         batch_size: sequences that a task reads at once.
         dtype: as for `pith.models.load`.
         peak: whether the peak of memory was looked for.
+        calibration, calibration_sequences, calibration_length: the text that methods read before they change weights,
+            and how much of it.
         at_bytes, at_latency: what every recipe had to meet by its own parameter; the recipes stand as they were found.
     """
 
@@ -45,6 +49,9 @@ class Settings:
     peak: bool = False
     at_bytes: str | None = None
     at_latency: float | None = None
+    calibration: str = BUILTIN
+    calibration_sequences: int = 64
+    calibration_length: int = 512
 
 
 @dataclass(frozen=True)
@@ -57,7 +64,7 @@ class Record:
         recipes, tasks: what was compared and by what, as texts that say everything.
         refused: recipes that were left out before anything was measured, and why.
         settings: what else the user chose.
-        hashes: of the model, its tokenizer and the held-out text.
+        hashes: of the model, its tokenizer and the held-out text, and of the calibration text where a method reads it.
         files: the SHA-256 of every file that a task or a method reads.
         environment: versions, commit, processor.
         layout: of this record; a newer Pith writes a larger number.
@@ -100,16 +107,18 @@ class Record:
 
         Raises:
             ModelError: the model or its tokenizer is another one.
-            InputError: the held-out text is another one.
+            InputError: the held-out text or the calibration text is another one.
         """
         for name, wanted in self.hashes.items():
-            found = question.settings.get(name)
+            found = {**question.settings, CALIBRATION: question.calibration.get("text")}.get(name)
             if found == wanted:
                 continue
             differs = f"its hash is {found}, in the run that is repeated {wanted}"
             if name == "heldout":
                 python = self.environment.get("python")
                 raise InputError(f"the held-out text comes with Python, and it was that of Python {python}: {differs}")
+            if name == CALIBRATION:
+                raise InputError(f"the calibration text {self.settings.calibration!r} is another one: {differs}")
             raise ModelError(f"{self.model!r} has another {name}: {differs}".replace("another model", "other weights"))
         here, there = environment(loaded.model, {}), self.environment
         for name in _TOLD:
@@ -131,6 +140,9 @@ def record(question: Question, loaded: Loaded, settings: Settings, refused: Mapp
     files: dict[str, str] = {}
     for value in (*(method for recipe in question.recipes for method in recipe), *question.tasks):
         files |= files_of(value)
+    hashes = {name: question.settings[name] for name in ("model", "tokenizer", "heldout")}
+    if question.calibration:
+        hashes[CALIBRATION] = question.calibration["text"]
     return Record(
         command=command,
         model=question.model,
@@ -138,7 +150,7 @@ def record(question: Question, loaded: Loaded, settings: Settings, refused: Mapp
         tasks=tuple(map(str, question.tasks)),
         refused=dict(refused),
         settings=settings,
-        hashes={name: question.settings[name] for name in ("model", "tokenizer", "heldout")},
+        hashes=hashes,
         files=files,
         environment=environment(loaded.model, {}),
     )

@@ -8,6 +8,7 @@ from pith.weights.anatomy import Parts, heads, parts
 from pith.weights.blocks import Stage, block_name, blocks, walk
 from pith.weights.calibration import BUILTIN, Calibration, Source, calibration, of_tokens
 from pith.weights.compressor import Compressor, Pruner, compress
+from pith.weights.experts import SplitExperts, fuse_experts, split_experts
 from pith.weights.grid import Grid, fit_grid
 from pith.weights.hessian import SecondMoments, inverse_factor
 from pith.weights.linears import block_linears, is_linear, linears, set_bias, set_weight, weight_of
@@ -15,6 +16,7 @@ from pith.weights.model_hash import model_hash, tokenizer_hash
 from pith.weights.packed import PackedLinear, dense_of, pack_linear
 from pith.weights.quantizer import Quantizer, WeightQuantizer
 from pith.weights.standin import StandIn, layout, rebuild, stand_ins
+from pith.weights.structure import Part, drop_part, keep_blocks, keep_channels, keep_heads, settle
 
 __all__ = [
     "BUILTIN",
@@ -22,11 +24,13 @@ __all__ = [
     "Compressor",
     "Grid",
     "PackedLinear",
+    "Part",
     "Parts",
     "Pruner",
     "Quantizer",
     "SecondMoments",
     "Source",
+    "SplitExperts",
     "Stage",
     "StandIn",
     "WeightQuantizer",
@@ -36,10 +40,15 @@ __all__ = [
     "calibration",
     "compress",
     "dense_of",
+    "drop_part",
     "fit_grid",
+    "fuse_experts",
     "heads",
     "inverse_factor",
     "is_linear",
+    "keep_blocks",
+    "keep_channels",
+    "keep_heads",
     "layout",
     "linears",
     "model_hash",
@@ -49,6 +58,8 @@ __all__ = [
     "rebuild",
     "set_bias",
     "set_weight",
+    "settle",
+    "split_experts",
     "stand_ins",
     "tokenizer_hash",
     "walk",

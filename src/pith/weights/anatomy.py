@@ -10,7 +10,7 @@ from torch import nn
 from pith.core import ModelError
 from pith.weights.linears import is_linear
 
-_NORMS = {"attention": ("input_layernorm",), "mlp": ("pre_feedforward_layernorm", "post_attention_layernorm")}
+NORMS_BEFORE = {"attention": ("input_layernorm",), "mlp": ("pre_feedforward_layernorm", "post_attention_layernorm")}
 
 
 @dataclass(frozen=True)
@@ -46,12 +46,12 @@ def parts(block: nn.Module) -> Parts:
         ModelError: the block is not of the Llama kind; the message names what it lacks.
     """
     attention, mlp = _part(block, "self_attn"), _part(block, "mlp")
-    qkvo = [_linear(block, f"self_attn.{letter}_proj") for letter in "qkvo"]
+    q, k, v, o = (_linear(block, f"self_attn.{letter}_proj") for letter in "qkvo")
     gate = _linear(block, "mlp.gate_proj") if hasattr(mlp, "gate_proj") else None
     up, down = _linear(block, "mlp.up_proj"), _linear(block, "mlp.down_proj")
-    norms = [_first(block, names) for names in _NORMS.values()]
+    attention_norm, mlp_norm = (_first(block, names) for names in NORMS_BEFORE.values())
     output_norms = hasattr(block, "post_feedforward_layernorm")
-    return Parts(attention, mlp, norms[0], norms[1], *qkvo, gate, up, down, output_norms)
+    return Parts(attention, mlp, attention_norm, mlp_norm, q, k, v, o, gate, up, down, output_norms)
 
 
 def heads(model: Any) -> tuple[int, int, int]:

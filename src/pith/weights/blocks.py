@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,11 +11,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from pith.core import ModelError
+from pith.core import InputError, ModelError
 from pith.weights.calibration import Calibration
 
 Reader = Callable[[Float[Tensor, "token in"]], None]
 """Is given the inputs of a linear layer, every token of a batch."""
+
+Call = tuple[tuple[Any, ...], dict[str, Any]]
+"""What a block is given beside hidden states: by position, and by name."""
 
 
 def blocks(model: Any) -> nn.ModuleList:
@@ -34,7 +37,7 @@ def block_name(model: Any, index: int) -> str:
 
 def _path(model: Any) -> str:
     count = model.config.get_text_config(decoder=True).num_hidden_layers
-    lists = [
+    lists: list[str] = [
         name
         for name, module in model.named_modules()
         if isinstance(module, nn.ModuleList) and len(module) == count and not any(p.isdigit() for p in name.split("."))
@@ -59,7 +62,7 @@ class Stage:
     name: str
     block: nn.Module
     inputs: list[Float[Tensor, "batch token hidden"]]
-    _calls: Mapping[int, tuple[tuple[Any, ...], dict[str, Any]]]
+    _calls: Mapping[int, Call]
     _outputs: list[Tensor] | None = field(default=None)
 
     def run(self, batch: int) -> Float[Tensor, "batch token hidden"]:
@@ -70,7 +73,8 @@ class Stage:
         """The block's output for hidden states of a batch size that occurs among the inputs."""
         args, kwargs = self._calls[states.shape[0]]
         output = self.block(states, *args, **kwargs)
-        return output[0] if isinstance(output, tuple) else output
+        first: Tensor = output[0] if isinstance(output, tuple) else output
+        return first
 
     def observe(self, readers: Mapping[nn.Module, Reader]) -> list[Float[Tensor, "batch token hidden"]]:
         """Runs the block, as it is now, over all its inputs, and shows readers what their modules read.
@@ -117,7 +121,7 @@ def walk(model: Any, calibration: Calibration) -> Iterator[Stage]:
         if kept is not None:
             handed = kept.pop("handed_on", None)
             if handed is not None:
-                stage._outputs = list(handed.split([len(states) for states in inputs]))
+                stage._outputs = list(torch.split(handed.to(model.device), [len(states) for states in inputs]))
             load_state(model, name, kept)
         else:
             yield stage
@@ -126,56 +130,74 @@ def walk(model: Any, calibration: Calibration) -> Iterator[Stage]:
                 left["handed_on"] = torch.cat(stage._outputs)
             calibration.remember(f"block-{index}", left)
         stage.block = model.get_submodule(name)
-        inputs = stage._outputs or [stage.run(batch) for batch in range(len(inputs))]
+        if index + 1 < count:
+            inputs = stage._outputs or [stage.run(batch) for batch in range(len(inputs))]
     calibration.told(count, count)
 
 
 class _Stopped(Exception):  # noqa: N818  (it is no error)
-    """The first block was reached."""
+    """The last block that was asked for was reached."""
 
 
-def _first_inputs(
-    model: Any, calibration: Calibration
-) -> tuple[list[Tensor], list[dict[int, tuple[tuple[Any, ...], dict[str, Any]]]]]:
-    """What the first block reads, and what every block is given besides, by the batch's size."""
-    layers, batches = list(blocks(model)), calibration.batches
-    inputs: list[Tensor] = []
-    calls: list[dict[int, tuple[tuple[Any, ...], dict[str, Any]]]] = [{} for _ in layers]
+def _first_inputs(model: Any, calibration: Calibration) -> tuple[list[Tensor], list[dict[int, Call]]]:
+    """What the first block reads of every batch, and what each block is given besides, by the batch's size."""
+    batches = calibration.batches
+    if not calibration.tokens.numel():
+        raise InputError("reading texts block by block needs a calibration, such as pith.calibration(tokenizer)")
+    calls: list[dict[int, Call]] = [{} for _ in blocks(model)]
+    for batch in {len(batch): batch for batch in batches}.values():
+        own, other = (_calls(model, tokens)[1] for tokens in (batch, batch.flip(1)))
+        for index, (one, another) in enumerate(zip(own, other, strict=True)):
+            if not _same(one, another):
+                raise ModelError(
+                    f"block {index} of {type(model).__name__} is given more of a text than hidden states, so that "
+                    "blocks cannot be read one after another"
+                )
+            calls[index][len(batch)] = one
+    return [_calls(model, batch, until=0)[0] for batch in batches], calls
 
-    def seen(index: int) -> Callable[..., None]:
-        def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            states = args[0] if args else kwargs["hidden_states"]
-            rest = {key: value for key, value in kwargs.items() if key != "hidden_states"}
-            calls[index][states.shape[0]] = (args[1:], rest)
-            if index == 0:
-                inputs.append(states.detach())
-                if len(inputs) > 1 and len(batches[len(inputs) - 1]) == len(batches[0]):
-                    raise _Stopped
 
-        return hook
+def _calls(model: Any, tokens: Tensor, until: int | None = None) -> tuple[Tensor, list[Call]]:
+    """Runs the model up to a block, by default the last: what the first block reads, and the calls of each block."""
+    layers = list(blocks(model))[: None if until is None else until + 1]
+    states: list[Tensor] = []
+    calls: list[Call] = []
+    handed: list[Tensor] = []
+
+    def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        read = args[0] if args else kwargs["hidden_states"]
+        if module is not layers[len(calls)] or (handed and not torch.equal(read, handed.pop())):
+            raise ModelError(
+                f"block {len(calls)} of {type(model).__name__} does not read what the block before it gives, so that "
+                "blocks cannot be read one after another"
+            )
+        if not states:
+            states.append(read.detach())
+        calls.append((args[1:], {key: value for key, value in kwargs.items() if key != "hidden_states"}))
+        if len(calls) == len(layers):
+            raise _Stopped
+
+    def after(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        handed[:] = [output[0] if isinstance(output, tuple) else output]
 
     with ExitStack() as hooks, torch.no_grad():
-        for index, layer in enumerate(layers):
-            hooks.callback(layer.register_forward_pre_hook(seen(index), with_kwargs=True).remove)
-        for batch in batches:
-            try:
-                model(input_ids=batch.to(model.device), use_cache=False)
-            except _Stopped:
-                continue
-    _require_constant(model, calls)
-    return inputs, calls
+        for layer in layers:
+            hooks.callback(layer.register_forward_pre_hook(before, with_kwargs=True).remove)
+            hooks.callback(layer.register_forward_hook(after).remove)
+        hooks.enter_context(suppress(_Stopped))
+        model(input_ids=tokens.to(model.device), use_cache=False)
+    return states[0], calls
 
 
-def _require_constant(model: Any, calls: list[dict[int, tuple[tuple[Any, ...], dict[str, Any]]]]) -> None:
-    """Refuses models whose blocks read something of each text beside the hidden states."""
-    hidden = model.config.get_text_config(decoder=True).hidden_size
-    for index, by_size in enumerate(calls):
-        for args, _ in by_size.values():
-            if any(isinstance(value, Tensor) and value.is_floating_point() and value.ndim > 2 for value in args):
-                raise ModelError(
-                    f"block {index} of {type(model).__name__} reads more than hidden states [batch, token, {hidden}], "
-                    "so that blocks cannot be read one after another"
-                )
+def _same(one: Any, other: Any) -> bool:
+    """Whether all tensors in what a block is given are equal."""
+    if isinstance(one, Tensor) and isinstance(other, Tensor):
+        return torch.equal(one, other)
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(_same(one[key], other[key]) for key in one)
+    if isinstance(one, tuple | list) and isinstance(other, tuple | list):
+        return len(one) == len(other) and all(map(_same, one, other))
+    return type(one) is type(other)
 
 
 def _shown(reader: Reader) -> Callable[..., None]:

@@ -56,7 +56,7 @@ class Calibration:
     @property
     def batches(self) -> list[Int[Tensor, "batch token"]]:
         """The sequences, as many at once as make 2048 tokens or less, and at least one."""
-        return list(self.tokens.split(max(2048 // max(self.tokens.shape[1], 1), 1)))
+        return list(torch.split(self.tokens, max(2048 // max(self.tokens.shape[1], 1), 1)))
 
     def stage(self, method: Method, model: Any) -> Calibration:
         """The calibration for one method on one model: unfinished work of another is not found."""
@@ -105,6 +105,15 @@ class Source:
     text: str = BUILTIN
     sequences: int = 64
     length: int = 512
+
+    def identity(self) -> dict[str, Any]:
+        """What a calibration from here depends on beside the tokenizer, as plain data; where the text lies is no part.
+
+        Raises:
+            InputError: the text cannot be read.
+        """
+        text = hashlib.sha256(_read(self.text).encode()).hexdigest()[:16]
+        return {"text": text, "sequences": self.sequences, "length": self.length}
 
     def calibration(self, tokenizer: Any, progress: Progress | None = None, folder: Path | None = None) -> Calibration:
         """The calibration that this source gives with a tokenizer; see `calibration`."""

@@ -25,10 +25,12 @@ class Compressor(Method, ABC):
 
     Class attributes:
         calibrated: whether the method reads texts.
+        trains: whether it trains or searches for so long that a search for a recipe leaves it out unless it is named.
     """
 
     order: ClassVar[int] = 0
     calibrated: ClassVar[bool] = True
+    trains: ClassVar[bool] = False
 
     @abstractmethod
     def change(self, model: Any, calibration: Calibration) -> None:
@@ -67,6 +69,10 @@ class Compressor(Method, ABC):
         as_saved(smaller)
         return smaller
 
+    def predicted_bytes(self, model: Any) -> int | None:
+        """The bytes that the weights will take, known before anything is done; None where only doing it tells."""
+        return None
+
     def warn(self, text: str) -> None:
         """Says something that the user may not expect."""
         warnings.warn(f"{self.name}: {text}", PithWarning, stacklevel=3)
@@ -91,6 +97,8 @@ class Pruner(Compressor, ABC):
         reads_weights: whether the method looks into single weights, which those of packed layers do not allow.
     """
 
+    question: ClassVar[str] = "which weights are removed?"
+    several: ClassVar[bool] = True
     contract: ClassVar[str] = "pruning"
     reads_weights: ClassVar[bool] = True
 

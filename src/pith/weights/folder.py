@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedModel
 from transformers.initialization import no_init_weights
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-from pith.core import ModelError
+from pith.core import InputError, ModelError
 from pith.weights.standin import layout, rebuild, stand_ins
 
 MODEL_TYPE = "pith"
@@ -34,14 +34,19 @@ class Saved:
         Args:
             save_directory: the folder; it is made where it is not there.
             kwargs: those of plain Transformers, which play no part here: there is one file, in the model's dtype.
+
+        Raises:
+            InputError: the folder is to go to the hub at once.
         """
+        if kwargs.get("push_to_hub"):
+            raise InputError("push_to_hub=True is not allowed: save to a folder, and upload it with the hub's client")
         save(self, Path(save_directory))
 
 
 def as_saved(model: Any) -> None:
     """Gives a model with stand-ins the `save_pretrained` that can write them; any other gets its own class back."""
-    plain = next(base for base in type(model).__mro__ if not issubclass(base, Saved))
-    model.__class__ = _saved_class(plain) if stand_ins(model) else plain
+    plain: type[PreTrainedModel] = next(base for base in type(model).__mro__ if not issubclass(base, Saved))
+    model.__class__ = _saved_class(plain) if stand_ins(model) else plain  # type: ignore[arg-type]
 
 
 @cache
@@ -94,7 +99,12 @@ def load_folder(folder: Path, dtype: torch.dtype | None = None) -> Any:
     with no_init_weights():
         model = AutoModelForCausalLM.from_config(config, dtype=own)
     model.tie_weights()
-    rebuild(model, said["stand_ins"], own)
+    try:
+        rebuild(model, said["stand_ins"], own)
+        for one in stand_ins(model).values():
+            one.placed(model)
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise ModelError(f"the stand-ins in config.json of {folder} cannot be built: {_line(error)}") from None
     _load(model, tensors, folder)
     if (folder / "generation_config.json").is_file():
         model.generation_config = GenerationConfig.from_pretrained(folder)

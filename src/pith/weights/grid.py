@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Integer, UInt8
 from torch import Tensor
 
 from pith.core import InputError
@@ -15,8 +15,10 @@ from pith.core import InputError
 class Grid:
     """Equal steps, for every group of consecutive inputs of every row.
 
-        code  = clamp(round(w / scale) + zero, 0, 2^bits - 1)
+        code  = clamp(round(w / scale + zero), 0, 2^bits - 1)
         value = scale * (code - zero)
+
+    A whole zero is added after rounding, so that ties fall as in the papers' formulas.
 
     Attributes:
         bits: of a code.
@@ -35,12 +37,12 @@ class Grid:
         """The largest code."""
         return int(2**self.bits - 1)
 
-    def codes(self, weight: Float[Tensor, "out in"]) -> Int[Tensor, "out in"]:
-        """The nearest code of every weight, as uint8."""
+    def codes(self, weight: Float[Tensor, "out in"]) -> UInt8[Tensor, "out in"]:
+        """The nearest code of every weight."""
         scale, zero = self.spread(weight.shape[1])
-        return (weight / scale).round().add(zero).round().clamp(0, self.largest).to(torch.uint8)
+        return self._rounded(weight / scale, zero).to(torch.uint8)
 
-    def values(self, codes: Int[Tensor, "out in"]) -> Float[Tensor, "out in"]:
+    def values(self, codes: Integer[Tensor, "out in"]) -> Float[Tensor, "out in"]:
         """The values that codes stand for."""
         scale, zero = self.spread(codes.shape[1])
         return scale * (codes - zero)
@@ -52,12 +54,20 @@ class Grid:
     def column(self, index: int, weight: Float[Tensor, out]) -> tuple[Int[Tensor, out], Float[Tensor, out]]:
         """Codes and values of one column of weights."""
         scale, zero = self.scale[:, index // self.group_size], self.zero[:, index // self.group_size]
-        codes = (weight / scale).round().add(zero).round().clamp(0, self.largest)
+        codes = self._rounded(weight / scale, zero)
         return codes, scale * (codes - zero)
 
+    def _rounded(self, steps: Tensor, zero: Tensor) -> Tensor:
+        whole = zero.round()
+        return (steps + (zero - whole)).round().add(whole).clamp(0, self.largest)
+
     def stored_as(self, dtype: torch.dtype) -> Grid:
-        """The grid with scales that a dtype can hold, so that codes are chosen for the values that will be read."""
-        return replace(self, scale=self.scale.to(dtype).float())
+        """The grid with scales that a dtype can hold, so that codes are chosen for the values that will be read.
+
+        A scale that the dtype would round to 0 becomes the smallest that it holds.
+        """
+        scale = self.scale.to(dtype).float()
+        return replace(self, scale=torch.where(scale == 0, torch.finfo(dtype).tiny, scale))
 
     def spread(self, inputs: int) -> tuple[Float[Tensor, "out in"], Float[Tensor, "out in"]]:
         """Scale and zero of every weight."""
@@ -71,7 +81,7 @@ def grouped(weight: Float[Tensor, "out in"], group_size: int) -> Float[Tensor, "
     lacking = -weight.shape[1] % group_size
     if lacking:
         weight = torch.cat([weight, weight[:, -1:].expand(-1, lacking)], dim=1)
-    return weight.unflatten(1, (-1, group_size))
+    return torch.unflatten(weight, 1, (-1, group_size))
 
 
 def size_of_group(group_size: int, inputs: int) -> int:

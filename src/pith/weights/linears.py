@@ -50,6 +50,8 @@ def set_weight(linear: nn.Module, weight: Float[Tensor, "out in"]) -> None:
     """Gives a linear layer a new weight of any width, in the dtype that it had."""
     old: Tensor = linear.weight  # type: ignore[assignment]
     new = (weight.T if isinstance(linear, Conv1D) else weight).to(old.dtype).contiguous()
+    if new.untyped_storage().nbytes() > new.nbytes:  # a part of a tensor would keep all of it in memory
+        new = new.clone()
     linear.weight = nn.Parameter(new, requires_grad=old.requires_grad)
     if isinstance(linear, nn.Linear):
         linear.out_features, linear.in_features = weight.shape

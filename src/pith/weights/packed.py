@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, UInt8
+from jaxtyping import BFloat16, Float, UInt8
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
@@ -18,17 +18,22 @@ from pith.weights.bits import pack, packed_bytes, unpack
 from pith.weights.grid import Grid
 from pith.weights.standin import StandIn
 
-_FEW_INT8, _FEW_INT4 = 16, 48
-"""The most tokens for which the processor's kernels are faster than decoding the weight and a dense product."""
-
 
 class PackedLinear(StandIn):
     """A linear layer with a coded weight: y = x W^T + bias, where `dense` gives W.
 
     Attributes:
         in_features, out_features: as of a linear layer.
+        codes, scales: the weight, as the class says.
         bias: [out], or None.
+
+    Class attributes:
+        few: the most tokens for which the processor's kernel is faster than decoding the weight and a dense product.
     """
+
+    few: ClassVar[int]
+    codes: Tensor
+    scales: Tensor
 
     def __init__(self, inputs: int, out: int, bias: bool, dtype: torch.dtype) -> None:
         super().__init__()
@@ -48,6 +53,19 @@ class PackedLinear(StandIn):
     def fast(self) -> bool:
         """Whether this machine has a kernel that reads the codes as they lie; else each forward decodes them."""
 
+    @abstractmethod
+    def multiply(self, x: BFloat16[Tensor, "token in"]) -> BFloat16[Tensor, "token out"]:
+        """The product with the weight, by the kernel."""
+
+    def forward(self, x: Float[Tensor, "... in"]) -> Float[Tensor, "... out"]:
+        """The product, in the dtype of x."""
+        bias = None if self.bias is None else self.bias.to(x.dtype)
+        few = x.dtype == torch.bfloat16 and x.shape[:-1].numel() <= self.few
+        if not (few and self.fast) or (x.requires_grad and torch.is_grad_enabled()):  # kernels have no backward
+            return F.linear(x, self.dense().to(x.dtype), bias)
+        product = self.multiply(x.reshape(-1, self.in_features)).view(*x.shape[:-1], self.out_features)
+        return product if bias is None else product.add_(bias)
+
     def extra_repr(self) -> str:
         """Its shape."""
         return f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}"
@@ -61,27 +79,22 @@ class Int8Linear(PackedLinear):
     """
 
     kind: ClassVar[str] = "int8"
+    few: ClassVar[int] = 16
 
     def __init__(self, inputs: int, out: int, bias: bool, dtype: torch.dtype) -> None:
         super().__init__(inputs, out, bias, dtype)
         self.register_buffer("codes", torch.empty(out, inputs, dtype=torch.int8))
         self.register_buffer("scales", torch.empty(out, dtype=dtype))
-        self.codes: Tensor
-        self.scales: Tensor
 
     @property
     def fast(self) -> bool:
         """See the class."""
         return self.codes.device.type == "cpu" and self.scales.dtype == torch.bfloat16
 
-    def forward(self, x: Float[Tensor, "... in"]) -> Float[Tensor, "... out"]:
-        """The product, in the dtype of x."""
-        tokens = x.numel() // max(self.in_features, 1)
-        if not self.fast or x.dtype != torch.bfloat16 or tokens > _FEW_INT8:
-            return F.linear(x, self.dense().to(x.dtype), self.bias)
-        flat = torch._weight_int8pack_mm(x.reshape(-1, self.in_features), self.codes, self.scales)
-        product = flat.unflatten(0, x.shape[:-1])
-        return product if self.bias is None else product + self.bias
+    def multiply(self, x: BFloat16[Tensor, "token in"]) -> BFloat16[Tensor, "token out"]:
+        """See the class."""
+        product: Tensor = torch._weight_int8pack_mm(x, self.codes, self.scales)
+        return product
 
     def dense(self) -> Float[Tensor, "out in"]:
         """See the class."""
@@ -115,14 +128,13 @@ class GroupedLinear(PackedLinear):
     """
 
     kind: ClassVar[str] = "grouped"
+    few: ClassVar[int] = 48
 
     def __init__(self, inputs: int, out: int, bias: bool, dtype: torch.dtype, *, bits: int, group_size: int) -> None:
         super().__init__(inputs, out, bias, dtype)
         self.bits, self.group_size, self.turned = bits, group_size, False
         self.register_buffer("codes", torch.empty(out, packed_bytes(inputs, bits), dtype=torch.uint8))
         self.register_buffer("scales", torch.empty(-(-inputs // group_size), out, 2, dtype=dtype))
-        self.codes: Tensor
-        self.scales: Tensor
 
     @property
     def fast(self) -> bool:
@@ -133,21 +145,20 @@ class GroupedLinear(PackedLinear):
     def forward(self, x: Float[Tensor, "... in"]) -> Float[Tensor, "... out"]:
         """The product, in the dtype of x."""
         self._turn(self.fast)
-        tokens = x.numel() // max(self.in_features, 1)
-        if not self.turned or x.dtype != torch.bfloat16 or tokens > _FEW_INT4:
-            return F.linear(x, self.dense().to(x.dtype), self.bias)
-        flat = int4.multiply(x.reshape(-1, self.in_features), self.codes, self.scales, self.bits)
-        product = flat.unflatten(0, x.shape[:-1])
-        return product if self.bias is None else product + self.bias
+        return super().forward(x)
+
+    def multiply(self, x: BFloat16[Tensor, "token in"]) -> BFloat16[Tensor, "token out"]:
+        """See the class."""
+        return int4.multiply(x, self.codes, self.scales, self.bits)
 
     def dense(self) -> Float[Tensor, "out in"]:
         """See the class."""
-        codes = self._codes().view(torch.int8).sub(8).to(self.scales.dtype)
+        codes: Tensor = self._codes().view(torch.int8).sub(8).to(self.scales.dtype)
         scale, middle = self.scales.permute(2, 1, 0)  # [out, group]
         if self.in_features % self.group_size:
             spread = [one.repeat_interleave(self.group_size, 1)[:, : self.in_features] for one in (scale, middle)]
             return codes.mul_(spread[0]).add_(spread[1])
-        groups = codes.unflatten(1, (-1, self.group_size))
+        groups = torch.unflatten(codes, 1, (-1, self.group_size))
         return groups.mul_(scale.unsqueeze(-1)).add_(middle.unsqueeze(-1)).flatten(1)
 
     def grid_codes(self) -> tuple[Grid, UInt8[Tensor, "out in"]]:
@@ -185,7 +196,7 @@ class GroupedLinear(PackedLinear):
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
         """Before the layer goes to another device, its codes lie in their own order again."""
         self._turn(False)
-        return super()._apply(fn, recurse)
+        return super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
 
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)
@@ -196,7 +207,7 @@ class GroupedLinear(PackedLinear):
         if self.turned:
             self.codes = torch.empty(self.out_features, packed_bytes(self.in_features, self.bits), dtype=torch.uint8)
             self.turned = False
-        super()._load_from_state_dict(*args)  # type: ignore[no-untyped-call]
+        super()._load_from_state_dict(*args)
 
 
 def pack_linear(model: Any, name: str, grid: Grid, codes: UInt8[Tensor, "out in"]) -> None:

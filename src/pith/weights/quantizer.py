@@ -10,10 +10,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pith.core import ModelError, Patterns, param
+from pith.weights.calibration import Calibration
 from pith.weights.compressor import Compressor
+from pith.weights.experts import split_experts
 from pith.weights.grid import Grid, fit_grid
 from pith.weights.linears import linears, weight_of
 from pith.weights.packed import pack_linear
+from pith.weights.size import bytes_when_packed
 
 Bits = Literal[2, 3, 4, 8]
 
@@ -40,9 +43,12 @@ class WeightQuantizer(Quantizer, ABC):
     def chosen(self, model: Any) -> dict[str, int]:
         """The bits of every plain linear layer that is to be stored in few, by name, in the order of the model.
 
+        Experts that are fused get linear layers of their own first.
+
         Raises:
             ModelError: there is none.
         """
+        split_experts(model, self.skip)
         found: dict[str, int] = {}
         for name, _ in linears(model, self.skip):
             bits = self.bits.of(name) if isinstance(self.bits, Patterns) else self.bits
@@ -55,6 +61,10 @@ class WeightQuantizer(Quantizer, ABC):
             )
         return found
 
+    def predicted_bytes(self, model: Any) -> int | None:
+        """See `bytes_when_packed`."""
+        return bytes_when_packed(model, self.chosen(model), self.group_size)
+
     def grid(self, weight: Float[Tensor, "out in"], bits: int) -> Grid:
         """The grid from the least to the greatest weight; its scales are rounded as they will be stored."""
         grid = fit_grid(weight, bits, 0 if bits == 8 else self.group_size, self.symmetric or bits == 8)
@@ -65,3 +75,11 @@ class WeightQuantizer(Quantizer, ABC):
         weight = weight_of(model.get_submodule(name))
         grid = self.grid(weight, bits)
         pack_linear(model, name, grid, grid.codes(weight.float()))
+
+    def round_all(self, model: Any, calibration: Calibration) -> None:
+        """Packs every chosen layer with its weights at the nearest values of its grid."""
+        chosen = self.chosen(model)
+        for done, (name, bits) in enumerate(chosen.items()):
+            calibration.told(done, len(chosen))
+            self.round_to_nearest(model, name, bits)
+        calibration.told(len(chosen), len(chosen))

@@ -39,6 +39,9 @@ class StandIn(nn.Module, ABC):
             dtype: of the model.
         """
 
+    def placed(self, model: nn.Module) -> None:  # noqa: B027  (most have nothing to do)
+        """Is told that a model was loaded and every stand-in of it is in its place, before their tensors are."""
+
 
 def stand_ins(model: nn.Module) -> dict[str, StandIn]:
     """The model's stand-ins by name, an outer one before those in it."""

@@ -11,8 +11,9 @@ import altair as alt
 
 from pith.report.charts.base import JOINT, Chart, chart_of, drawn, literal, looked, marked, ratios, styles
 from pith.report.row import Row
-from pith.report.words import percent, seconds
+from pith.report.words import bytes_, percent, seconds
 
+MIB = 1 << 20
 LABEL = 32
 """Letters in a line of a recipe's label; a longer one takes several lines."""
 
@@ -76,6 +77,27 @@ def bytes_chart(rows: Sequence[Row]) -> Chart:
     )  # fmt: skip
 
 
+def memory_chart(rows: Sequence[Row]) -> Chart:
+    """The bytes of each recipe's weights, and of its cache behind them, beside the dense model's."""
+    values = []
+    for row in rows:
+        weights, cache = row.measurement.costs.memory.weights, row.measurement.bytes.prefill
+        for part, low, high in (("weights", 0, weights), ("cache", weights, weights + cache)):
+            said = f"{row.label}{JOINT}{part} hold{'s' * (part == 'cache')} {bytes_(high - low)}"
+            colour = "var(--accent)" if part == "weights" else "var(--floor)"
+            values.append({"recipe": row.label, "low": low / MIB, "high": high / MIB, "said": said, "colour": colour})
+    base = chart_of(values).encode(y=_by_recipe(values))
+    x = alt.X("low:Q", scale=alt.Scale(zero=True), axis=alt.Axis(title="MiB", format="~g"))
+    bars = base.mark_bar(height=12).encode(x=x, x2="high:Q", fill=literal("colour"), description="said:N")
+    return Chart(
+        "weights-cache",
+        "Weights and cache",
+        "Coloured is what the weights hold after a forward, grey what the cache of one sequence holds after the prompt.",
+        "Bytes. " + "; ".join(v["said"] for v in values) + ".",
+        drawn(alt.layer(bars), height=_height(values[::2])),
+    )
+
+
 def _whiskers(values: list[dict[str, Any]], x: alt.X) -> list[alt.Chart]:
     """One mark and one bar from low to high for each recipe, in its series' style."""
     base = chart_of(values).encode(y=_by_recipe(values))
@@ -93,7 +115,7 @@ def _height(values: list[dict[str, Any]]) -> int:
 
 
 def _by_recipe(values: list[dict[str, Any]]) -> alt.Y:
-    order = [v["recipe"] for v in values]
+    order = list(dict.fromkeys(v["recipe"] for v in values))
     lines = json.dumps({label: _lines(label) for label in order})
     axis = alt.Axis(title=None, labelLimit=200, labelExpr=f"({lines})[datum.label]")
     return alt.Y("recipe:N", sort=order, scale=alt.Scale(domain=order), axis=axis)

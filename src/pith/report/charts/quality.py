@@ -10,7 +10,7 @@ import altair as alt
 
 from pith.report.charts.base import JOINT, MANY, Chart, chart_of, drawn, literal, looked, marked, ratios, styles
 from pith.report.front import front
-from pith.report.row import Row
+from pith.report.row import Row, counted
 from pith.report.verdict import FLOOR
 from pith.report.words import digits, percent
 from pith.tasks import Quality, Task
@@ -46,7 +46,7 @@ def quality_chart(rows: Sequence[Row], task: Task, title: str, against: Cost) ->
         *_front([v for v in values if v["best"]], y),
         *_recipes(recipes, x, y, many=len(rows) > MANY),
     ]
-    cost = "share of the cache that is held" if against == "bytes" else "decode time, ratio to dense"
+    cost = f"share of the {counted(rows)} that is held" if against == "bytes" else "decode time, ratio to dense"
     described = "; ".join(f"{r.label} {digits(q.value)} at {_shown(r, against)}" for r, q in found)
     label = "on the front, where nothing is better in both: "
     return Chart(
@@ -79,7 +79,7 @@ def _x(rows: Sequence[Row], against: Cost) -> alt.X:
         scale = alt.Scale(type="log", domain=[min(costs) / 1.15, 1.08 * max(costs)], nice=False)
         ticks = [t for t in TICKS if t >= min(costs) / 1.15]
         return alt.X(
-            "cost:Q", scale=scale, axis=alt.Axis(values=ticks, format="~%", title="cache held, share of dense")
+            "cost:Q", scale=scale, axis=alt.Axis(values=ticks, format="~%", title=f"{counted(rows)} held, share of dense")
         )
     return alt.X("cost:Q", **ratios(costs, "decode time, ratio to dense"))
 

@@ -1,0 +1,49 @@
+"""`pith apply`: a smaller model, written into a folder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+EXAMPLE = 'pith apply "gptq(bits=4)" Qwen/Qwen3-0.6B smaller --dtype bfloat16'
+STOPPED = "stopped; finished parts are kept, and the same command goes on from there"
+
+
+@dataclass(frozen=True)
+class Options:
+    """The command's options."""
+
+    recipe: Annotated[str, typer.Argument(help="A recipe, or the path of a .toml file.")]
+    model: Annotated[str, typer.Argument(help="builtin, a model's folder, or a hub id.")]
+    out: Annotated[Path, typer.Argument(help="The folder that is made.")]
+    format: Annotated[
+        str, typer.Option(help="auto, plain, compressed-tensors or pith; auto takes the first that holds the model.")
+    ] = "auto"
+    calibration: Annotated[
+        str, typer.Option(help="The text that methods read before they change weights: a file, or builtin.")
+    ] = "builtin"
+    calibration_sequences: Annotated[int, typer.Option(min=1, help="Sequences of that text that are read.")] = 64
+    calibration_length: Annotated[int, typer.Option(min=2, help="Tokens of each of them.")] = 512
+    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto"
+    json: Annotated[bool, typer.Option("--json", help="Print JSON only.")] = False
+
+
+def run(options: Options) -> None:
+    """Make a model smaller and write it into a folder, which is read back before it is put in place.
+
+    A command that was stopped goes on where it was when it is given again.
+    """
+    from dataclasses import asdict
+
+    from pith.cli.making import make, told
+    from pith.cli.show import print_json
+
+    outcome = make(options)
+    if options.json:
+        print_json(asdict(outcome))
+    else:
+        for line in told(outcome):
+            print(line)

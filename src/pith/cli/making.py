@@ -1,0 +1,187 @@
+"""Making a smaller model for `pith apply`, and telling what became of it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import torch
+
+from pith.cli.apply import Options
+from pith.cli.command import command_line, say, source
+from pith.cli.screen import Screen
+from pith.core import InputError, Recipe
+from pith.core.words import bytes_
+from pith.measure.peak import resident_peak
+from pith.models import compressed_tensors, load
+from pith.models.export import Kind, export, require_format, require_free
+from pith.models.smaller import made
+from pith.report.words import listed, percent
+from pith.study import read_recipe
+from pith.weights import PackedLinear, linears
+from pith.weights.size import weight_bytes
+
+MARK = "pith-apply.json"
+"""Lies in a folder of unfinished work, so that no other folder is ever taken for one."""
+
+REST = "recipe.toml"
+"""The file with the methods that act later, beside the model."""
+
+_TRANSFORMERS = 'transformers.AutoModelForCausalLM.from_pretrained("{}")'
+READERS: dict[Kind, str] = {
+    "plain": _TRANSFORMERS,
+    "compressed-tensors": _TRANSFORMERS,
+    "pith": 'pith.load("{}").model',
+}
+"""How a folder of each format is read."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What `pith apply` did.
+
+    Attributes:
+        folder: that was made.
+        format: in which the model was written.
+        model, recipe: what was asked for.
+        rest: the part of the recipe that acts later and stands in a file beside the model; None where none does.
+        read_with: the call that reads the folder.
+        dense_bytes, bytes: of the weights in memory, before and after.
+        disk_bytes: of the files with the weights.
+        peak_bytes: the most main memory that the process held.
+        device_peak_bytes: the same of the accelerator's, if there is one.
+        left: the linear layers that were not packed, where others were.
+        notes: what methods said.
+    """
+
+    folder: str
+    format: Kind
+    model: str
+    recipe: str
+    rest: str | None
+    read_with: str
+    dense_bytes: int
+    bytes: int
+    disk_bytes: int
+    peak_bytes: int
+    device_peak_bytes: int | None
+    left: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+class Watch:
+    """Bars for the methods on stderr; where that is no terminal, a line for each tenth of a method's work.
+
+    Args:
+        recipe: the methods.
+    """
+
+    def __init__(self, recipe: Recipe) -> None:
+        self._waiting = [method.name for method in recipe]
+        self._total, self._tenth = len(self._waiting), -1
+        self._screen = Screen("methods", self._total)
+
+    def __enter__(self) -> Watch:
+        self._screen.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._screen.stop()
+
+    def progress(self, what: str, done: int, total: int) -> None:
+        """A method has come so far."""
+        if what in self._waiting:
+            self._waiting = self._waiting[self._waiting.index(what) + 1 :]
+            self._screen.whole(self._total - len(self._waiting) - 1, self._total)
+            self._screen.begins(what)
+            self._tenth = -1
+        self._screen.part(what, done, total)
+        tenth = 10 * done // max(total, 1)
+        if tenth != self._tenth and not self._screen.is_terminal:
+            say(f"{what}: {done}/{total}")
+        self._tenth = tenth
+
+
+def make(options: Options) -> Outcome:
+    """Makes a model smaller, and writes it.
+
+    Raises:
+        InputError: the recipe changes no weights, or the folder or the format cannot be.
+        ModelError: a method or the format cannot take the model.
+    """
+    recipe, out = read_recipe(options.recipe), options.out.expanduser().resolve()
+    if not len(recipe.weights):
+        raise InputError(f"{recipe} changes no weights, so that there is nothing to write; see pith generate --recipe")
+    require_free(out)
+    require_format(options.format)
+    work = _work(out)
+    loaded = replace(load(options.model, options.dtype), source=source(options))
+    dense_bytes, tokenizer = weight_bytes(loaded.model), loaded.tokenizer
+    with Watch(recipe.weights) as watch:
+        found = made(loaded, recipe.weights, watch.progress, work)
+    for note in found.notes:
+        say(f"note: {note}")
+    del loaded  # what only the dense model holds makes room for reading back
+    kind = export(found.model, tokenizer, out, options.format)
+    if kind == "pith" and options.format == "auto":
+        say(f"note: only pith.load reads this folder: {compressed_tensors.refusal(found.model)}")
+    if len(recipe.rest):
+        recipe.rest.save(out / REST)
+    shutil.rmtree(work)
+    return Outcome(
+        folder=str(options.out), format=kind, model=options.model, recipe=str(recipe.weights),
+        rest=str(recipe.rest) if len(recipe.rest) else None, read_with=READERS[kind].format(options.out),
+        dense_bytes=dense_bytes, bytes=weight_bytes(found.model),
+        disk_bytes=sum(file.stat().st_size for file in out.glob("*.safetensors")), peak_bytes=resident_peak(),
+        device_peak_bytes=torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None,
+        left=_left(found.model), notes=found.notes,
+    )  # fmt: skip
+
+
+def told(outcome: Outcome) -> list[str]:
+    """The outcome in lines for a person."""
+    share = percent(outcome.bytes / outcome.dense_bytes)
+    peak = f"{bytes_(outcome.peak_bytes)} of memory"
+    if outcome.device_peak_bytes:
+        peak += f" and {bytes_(outcome.device_peak_bytes)} of the accelerator's"
+    lines = [
+        f"{outcome.folder}: {outcome.model} with {outcome.recipe}, as {outcome.format}; read back, with the same logits",
+        f"weights: {bytes_(outcome.dense_bytes)} before, {bytes_(outcome.bytes)} now ({share}), "
+        f"{bytes_(outcome.disk_bytes)} on disk; at most {peak} taken",
+    ]
+    if outcome.left:
+        shown = listed([*outcome.left[:3], *([f"{len(outcome.left) - 3} more"] if len(outcome.left) > 3 else [])])
+        lines.append(f"linear layers left as they are: {shown}")
+    if outcome.rest:
+        lines.append(f"{outcome.rest} acts later: pith generate {outcome.folder} --recipe {outcome.folder}/{REST}")
+    lines.append(f"to read it: {outcome.read_with}")
+    if outcome.format == "compressed-tensors":
+        lines.append("Transformers decodes these weights to use them: in memory only --format pith keeps them packed")
+    return lines
+
+
+def _work(out: Path) -> Path:
+    """The folder beside `out` in which finished parts lie until all is done.
+
+    Raises:
+        InputError: there is something else, or it cannot be made.
+    """
+    work = out.with_name(f"{out.name}.unfinished")
+    if work.exists() and not (work / MARK).is_file():
+        raise InputError(f"{work} is not of pith apply, which keeps unfinished work under that name; take another OUT")
+    try:
+        work.mkdir(parents=True, exist_ok=True)
+        (work / MARK).write_text(json.dumps({"command": command_line()}), encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"{work} cannot be written: {error.strerror}") from None
+    return work
+
+
+def _left(model: Any) -> tuple[str, ...]:
+    """The linear layers that are not packed, where others are."""
+    packed = any(isinstance(one, PackedLinear) for one in model.modules())
+    return tuple(name for name, _ in linears(model)) if packed else ()

@@ -1,0 +1,187 @@
+"""Writing a model in a format that others read; nothing stays that its reader does not read back as the same model."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from transformers import AutoModelForCausalLM
+
+from pith.core import InputError, ModelError
+from pith.models import compressed_tensors
+from pith.models.quiet import silent
+from pith.weights.folder import load_folder, save
+from pith.weights.packed import PackedLinear
+from pith.weights.standin import stand_ins
+
+Kind = Literal["plain", "compressed-tensors", "pith"]
+KINDS = ("auto", "plain", "compressed-tensors", "pith")
+"""What `export` can be asked for."""
+
+_TOKENS = 64
+"""The tokens that both models read: more than packed layers multiply by a kernel of their own."""
+
+
+def kind_of(model: Any, kind: str = "auto") -> Kind:
+    """The format in which a model will be written.
+
+    Args:
+        model: the model.
+        kind: one of `KINDS`; "auto" takes the one that most others read: plain, else compressed-tensors, else pith.
+
+    Raises:
+        InputError: there is no such format, or its library is not installed.
+        ModelError: the format cannot hold the model; the message says why.
+    """
+    require_format(kind)
+    others = stand_ins(model)
+    if kind == "plain" and others:
+        name, one = next(iter(others.items()))
+        raise ModelError(f"a plain checkpoint cannot hold {name}, which is {one.kind}; allowed is the format pith")
+    if kind in ("plain", "pith"):
+        return kind  # type: ignore[return-value]
+    if kind == "auto" and not others:
+        return "plain"
+    reason = compressed_tensors.refusal(model)
+    if kind == "auto":
+        return "pith" if reason else "compressed-tensors"
+    if reason:
+        raise reason
+    return "compressed-tensors"
+
+
+def export(model: Any, tokenizer: Any, folder: str | Path, kind: str = "auto") -> Kind:
+    """Writes a model into a new folder, after it was read back and gave the same logits.
+
+    A plain checkpoint and one of compressed-tensors are read by plain Transformers (the latter with the library of that
+    name), a folder of Pith by `pith.load`. Reading back takes as much memory as the reader needs beside the model.
+
+    Args:
+        model: the model, as `compress` gave it or as it was loaded.
+        tokenizer: its tokenizer, which is written too; None writes none.
+        folder: the folder; it may not be there yet, unless it is empty.
+        kind: one of "auto", "plain", "compressed-tensors" and "pith"; see `kind_of`.
+
+    Returns:
+        The format that was written.
+
+    Raises:
+        InputError: the folder holds something, or the format is none or not installed.
+        ModelError: the format cannot hold the model, or its reader makes another model of it; nothing stays.
+    """
+    folder = Path(folder).expanduser().resolve()
+    require_free(folder)
+    chosen = kind_of(model, kind)
+    draft = folder.with_name(f"{folder.name}.draft")
+    shutil.rmtree(draft, ignore_errors=True)
+    try:
+        with silent():
+            _write(model, draft, chosen)
+            if tokenizer is not None:
+                tokenizer.save_pretrained(draft)
+            _require_same(model, draft, chosen)
+        if folder.is_dir():
+            folder.rmdir()
+        draft.rename(folder)
+    except OSError as error:
+        raise InputError(f"the folder {folder} cannot be written: {error.strerror or error}") from None
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+    return chosen
+
+
+def require_format(kind: str) -> None:
+    """Refuses a format that there is not.
+
+    Raises:
+        InputError: there is no such format, or its library is not installed.
+    """
+    if kind not in KINDS:
+        raise InputError(f"format={kind!r} is not allowed; allowed is one of {', '.join(KINDS)}")
+    if kind == "compressed-tensors" and (missing := compressed_tensors.missing()):
+        raise missing
+
+
+def require_free(folder: Path) -> None:
+    """Refuses a folder in which something is.
+
+    Raises:
+        InputError: it is a file, or holds files.
+    """
+    if folder.is_dir() and any(folder.iterdir()):
+        raise InputError(f"the folder {folder} is not empty; allowed is a new or an empty one")
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder} is a file; allowed is a new or an empty folder")
+
+
+def _write(model: Any, folder: Path, kind: Kind) -> None:
+    if kind == "compressed-tensors":
+        compressed_tensors.write(model, folder)
+    elif kind == "pith":
+        save(model, folder)
+    else:
+        model.save_pretrained(folder)
+
+
+def _require_same(model: Any, folder: Path, kind: Kind) -> None:
+    """Reads a folder back and compares weights and logits.
+
+    Raises:
+        ModelError: they differ, or the folder cannot be read.
+    """
+    try:
+        found = _read(folder, kind).to(model.device).eval()
+    except Exception as error:  # a reader may fail in any way
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise ModelError(f"the reader of {kind} cannot read what was written: {lines[-1].strip()[:200]}") from None
+    ours, theirs = _logits(model), _logits(found)  # at which compressed-tensors decodes its weights
+    allowed = (1e-4 if model.dtype == torch.float32 else 0.05) * float(ours.abs().max())
+    apart = float((ours - theirs).abs().max())
+    if not apart <= allowed:
+        raise ModelError(f"{kind} reads another model back: logits differ by {apart:.3g}, allowed is {allowed:.3g}")
+    if name := _differing(model, found, decoded=kind == "compressed-tensors"):
+        raise ModelError(f"{kind} reads another model back: {name} differs")
+
+
+def _read(folder: Path, kind: Kind) -> Any:
+    if kind == "pith":
+        return load_folder(folder)
+    found, info = AutoModelForCausalLM.from_pretrained(
+        folder, dtype="auto", local_files_only=True, trust_remote_code=False, output_loading_info=True
+    )
+    if wrong := sorted(info["missing_keys"]) + sorted(info["unexpected_keys"]):
+        raise ModelError(f"{len(wrong)} tensors are missing or not known, such as {wrong[0]}")
+    return found
+
+
+def _logits(model: Any) -> Tensor:
+    """The logits of a text that is the same for every model."""
+    config = model.config.get_text_config(decoder=True)
+    length = min(_TOKENS, getattr(config, "max_position_embeddings", None) or _TOKENS)
+    tokens = torch.randint(config.vocab_size, (1, length), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        logits: Tensor = model(input_ids=tokens.to(model.device), use_cache=False).logits
+    return logits.float()
+
+
+def _differing(model: Any, found: Any, decoded: bool) -> str | None:
+    """The name of a tensor that is not the same; of packed layers that were decoded, up to how zeros are rounded."""
+    theirs = found.state_dict()
+    packed = {name: one for name, one in model.named_modules() if decoded and isinstance(one, PackedLinear)}
+    for name, layer in packed.items():
+        weight, read = layer.dense().float(), found.get_submodule(name).weight.float()
+        # below float32 a packed layer adds its zeros after they were rounded; the reader subtracts them from the codes
+        if weight.shape != read.shape or not (weight - read).abs().max() <= _rounding(layer) * weight.abs().max():
+            return str(name)
+    inside = tuple(f"{name}." for name in packed)
+    for name, tensor in model.state_dict().items():
+        if not name.startswith(inside) and (name not in theirs or not torch.equal(tensor, theirs[name])):
+            return str(name)
+    return None
+
+
+def _rounding(layer: Any) -> float:
+    return float(8 * torch.finfo(layer.scales.dtype).eps)

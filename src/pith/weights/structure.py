@@ -1,0 +1,255 @@
+"""Fewer blocks, parts, heads and channels, in place: new modules and parameters, and a configuration that fits them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from pith.core import ModelError
+from pith.weights.anatomy import NORMS_BEFORE, heads, parts
+from pith.weights.blocks import block_name, blocks
+from pith.weights.dropped import Dropped, NoAttention, NoMLP, NoNorm, number_layers
+from pith.weights.linears import set_bias, set_weight, weight_of
+from pith.weights.narrow import Narrow, narrow, widen
+from pith.weights.plain import difference
+
+Part = Literal["attention", "mlp"]
+
+_INDEX_LISTS = ("mlp_only_layers", "moe_layers", "cross_attention_layers")
+"""Lists in configurations that hold numbers of layers; other lists have one entry for every layer."""
+
+_NOT_OF_LAYERS = ("architectures", "pith_recipe", "keys_to_ignore_at_inference")
+
+_NAMES = {"attention": "self_attn", "mlp": "mlp"}
+
+
+def keep_blocks(model: Any, kept: Sequence[int]) -> None:
+    """Keeps these blocks, in their order, and removes all others; the configuration says so.
+
+    What is left is a plain Transformers model wherever the model was one.
+
+    Args:
+        model: the method's own.
+        kept: indices of blocks.
+
+    Raises:
+        ModelError: there are no such blocks, or the configuration cannot say that these are left.
+    """
+    layers = blocks(model)
+    count, chosen = len(layers), sorted(set(kept))
+    if not chosen or chosen[0] < 0 or chosen[-1] >= count:
+        raise ModelError(f"blocks {list(kept)} of {count} cannot be kept; allowed are some of 0 to {count - 1}")
+    path = block_name(model, 0).rpartition(".")[0]
+    config = model.config.get_text_config(decoder=True)
+    model.set_submodule(path, nn.ModuleList(layers[index] for index in chosen))
+    lists = _of_layers(config, count)
+    config.num_hidden_layers = len(chosen)
+    for name, values in lists.items():
+        setattr(config, name, values[:0] + [values[index] for index in chosen])
+    for name in _INDEX_LISTS:
+        if (named := getattr(config, name, None)) is not None:
+            setattr(config, name, [new for new, old in enumerate(chosen) if old in named])
+    number_layers(model)
+    if len(chosen) < count and (found := difference(model)):
+        raise ModelError(f"{type(model).__name__} without blocks {_others(chosen, count)} is no plain model: {found}")
+
+
+def drop_part(model: Any, index: int, part: Part) -> None:
+    """Drops the attention or the MLP of a block, with its norms: the hidden states pass by.
+
+    Raises:
+        ModelError: the block has no such part with a norm of its own before it.
+    """
+    block = blocks(model)[index]
+    name, *norms = part_names(model, index, part)
+    if is_dropped(block, part):
+        raise ModelError(f"the {part} of block {index} of {type(model).__name__} was dropped already")
+    _put_dropped(block, part, block.get_parameter(f"{norms[0]}.weight"), None)
+    for norm in norms:
+        setattr(block, norm, NoNorm())
+    number_layers(model)
+
+
+def is_dropped(block: nn.Module, part: Part) -> bool:
+    """Whether that part of a block is gone."""
+    return isinstance(getattr(block, _NAMES[part], None), Dropped)
+
+
+def part_names(model: Any, index: int, part: Part) -> list[str]:
+    """The names in a block of a part, of the norm that it reads through, and of the one behind it, if there is one.
+
+    What comes into the norm before it is also what the part's output is added to.
+
+    Raises:
+        ModelError: the block has no such part with a norm of its own before it.
+    """
+    block = blocks(model)[index]
+    norms = [name for name in NORMS_BEFORE[part] if isinstance(getattr(block, name, None), nn.Module)]
+    if not norms or not isinstance(getattr(block, _NAMES[part], None), nn.Module):
+        raise ModelError(
+            f"block {index} of {type(model).__name__} has no {_NAMES[part]} behind a norm of its own; allowed are "
+            "blocks of the Llama kind"
+        )
+    names = [_NAMES[part], norms[0]]
+    if hasattr(block, "post_feedforward_layernorm"):  # then what a part gives is normalised too
+        names.append("post_attention_layernorm" if part == "attention" else "post_feedforward_layernorm")
+    return names
+
+
+def keep_channels(block: nn.Module, kept: Int[Tensor, " kept"]) -> None:
+    """Keeps these channels of a block's MLP: rows of gate and up, columns of down.
+
+    Args:
+        block: with an MLP of the Llama kind.
+        kept: indices of channels, in the order in which they will lie; none leaves what down's bias adds.
+
+    Raises:
+        ModelError: the block is not of the Llama kind.
+    """
+    found = parts(block)
+    if not len(kept):
+        _put_dropped(block, "mlp", weight_of(found.down)[:, 0], getattr(found.down, "bias", None))
+        return
+    for linear in (found.gate, found.up):
+        if linear is not None:
+            _keep_rows(linear, kept)
+    set_weight(found.down, weight_of(found.down)[:, kept])
+    if isinstance(getattr(found.mlp, "intermediate_size", None), int):
+        found.mlp.intermediate_size = len(kept)  # type: ignore[assignment]
+    narrow(found.mlp)
+
+
+def keep_heads(model: Any, index: int, kept: Int[Tensor, " kept"]) -> None:
+    """Keeps these key-value heads of a block, each with the query heads that read it.
+
+    Without any, all that is left of the attention is the bias of its output, if it has one.
+
+    Args:
+        model: the method's own.
+        index: of the block.
+        kept: indices of key-value heads among those that the block has now, in the order in which they will lie.
+
+    Raises:
+        ModelError: the block is not of the Llama kind, or something in its attention belongs to heads in a way that is
+            not known.
+    """
+    block = blocks(model)[index]
+    found = parts(block)
+    query, key, head_dim = heads(model)
+    group = query // key
+    now = _rows(found.k) // head_dim
+    _require_known(found.attention, head_dim, now * group, index)
+    if not len(kept):
+        _put_dropped(block, "attention", weight_of(found.o)[:, 0], getattr(found.o, "bias", None))
+        number_layers(model)
+        return
+    queries = _wide(kept, group)
+    for linear, which, of in ((found.q, queries, now * group), (found.k, kept, now), (found.v, kept, now)):
+        _keep_rows(linear, _wide(which, weight_of(linear).shape[0] // of))
+    columns = _wide(queries, weight_of(found.o).shape[1] // (now * group))
+    set_weight(found.o, weight_of(found.o)[:, columns])
+    for name, parameter in list(found.attention.named_parameters(recurse=False)):
+        setattr(found.attention, name, nn.Parameter(parameter.detach()[queries], parameter.requires_grad))
+    sizes = {"num_heads": queries, "num_attention_heads": queries, "num_key_value_heads": kept}
+    for name, which in sizes.items():
+        if isinstance(getattr(found.attention, name, None), int):
+            setattr(found.attention, name, len(which))
+    narrow(found.attention)
+
+
+def settle(model: Any) -> None:
+    """Writes the widths into the configuration where all blocks have the same, so that the model is a plain one.
+
+    Where they differ, or where the configuration cannot say them, the model is one that only Pith loads. Biases that
+    only some layers of a part have are added to the others as zeros, if the configuration knows them.
+    """
+    found = [module for module in model.modules() if isinstance(module, Narrow)]
+    if not found:
+        return
+    config = model.config.get_text_config(decoder=True)
+    if any(isinstance(module, Dropped) for module in blocks(model).modules()):
+        return
+    query, key, head_dim = heads(model)
+    sizes = {(_rows(parts(block).k) // head_dim, _rows(parts(block).up)) for block in blocks(model)}
+    if len(sizes) != 1:
+        return
+    kv_heads, channels = sizes.pop()
+    wanted = {
+        "head_dim": head_dim, "num_attention_heads": kv_heads * (query // key), "num_key_value_heads": kv_heads,
+        "intermediate_size": channels,
+    }  # fmt: skip
+    before = {name: getattr(config, name) for name in wanted if hasattr(config, name)}
+    for name, value in wanted.items():
+        setattr(config, name, value)
+    if difference(model) is None:
+        for module in found:
+            widen(module)
+        return
+    for name in wanted:
+        setattr(config, name, before[name]) if name in before else delattr(config, name)
+
+
+def _of_layers(config: Any, count: int) -> dict[str, list[Any]]:
+    """The lists of a configuration that have one entry for every layer."""
+    said = {**vars(config), **{name: getattr(config, name, None) for name in ("layer_types",)}}
+    return {
+        name: list(values)
+        for name, values in said.items()
+        if isinstance(values, list | tuple)
+        and len(values) == count
+        and not name.startswith(("_", "mtp_"))
+        and not name.endswith("token_id")
+        and name not in (*_INDEX_LISTS, *_NOT_OF_LAYERS)
+    }
+
+
+def _others(chosen: list[int], count: int) -> list[int]:
+    return [index for index in range(count) if index not in chosen]
+
+
+def _put_dropped(block: nn.Module, part: Part, like: Float[Tensor, " hidden"], bias: Tensor | None) -> None:
+    """Puts a stand-in for a part; `like` is any tensor with a number for each of the hidden states."""
+    old = getattr(block, _NAMES[part])
+    new: Dropped
+    if part == "attention":
+        new = NoAttention(len(like), bias is not None, like.dtype)
+    else:
+        with torch.no_grad():  # the only way to learn whether the model's MLPs say how they routed
+            routed = isinstance(old(like.new_zeros(1, 1, len(like))), tuple)
+        new = NoMLP(len(like), bias is not None, like.dtype, routed=routed)
+    if bias is not None:
+        new.bias = nn.Parameter(bias.detach(), requires_grad=False)
+    setattr(block, _NAMES[part], new.to(like.device))
+
+
+def _keep_rows(linear: nn.Module, kept: Int[Tensor, " kept"]) -> None:
+    bias = getattr(linear, "bias", None)
+    set_weight(linear, weight_of(linear)[kept])
+    if bias is not None:
+        set_bias(linear, bias[kept])
+
+
+def _rows(linear: nn.Module) -> int:
+    return weight_of(linear).shape[0]
+
+
+def _wide(heads: Int[Tensor, " head"], size: int) -> Int[Tensor, " row"]:
+    """The rows of heads, of which each has so many."""
+    return (heads[:, None] * size + torch.arange(size, device=heads.device)).flatten()
+
+
+def _require_known(attention: nn.Module, head_dim: int, queries: int, index: int) -> None:
+    """Refuses attention that holds anything beside its linear layers that is wider than one head."""
+    for name, parameter in attention.named_parameters():
+        owner = name.rpartition(".")[0]
+        known = owner in ("q_proj", "k_proj", "v_proj", "o_proj")
+        known = known or (parameter.shape == (head_dim,) if owner else parameter.shape == (queries,))
+        if not known:
+            raise ModelError(
+                f"block {index}: self_attn.{name} of shape {list(parameter.shape)} belongs to no single head of "
+                f"{head_dim}; heads can be removed only where norms are over one head"
+            )
