@@ -142,8 +142,8 @@ def test_it_saves_and_loads(tmp_path: Path) -> None:
 
 def test_it_beats_magnitude_at_the_same_share() -> None:
     model, tokenizer = builtin()
-    text = pith.calibration(tokenizer, sequences=6, length=256)
-    rows = pith.calibration(tokenizer, sequences=40, length=256).tokens[1::8]
+    text = pith.calibration(tokenizer, sequences=8, length=128)
+    rows = pith.calibration(tokenizer, sequences=40, length=128).tokens[1::8]
 
     def loss(one: Any) -> float:
         with torch.no_grad():

@@ -13,11 +13,11 @@ from typing import Any
 from unittest import mock
 
 from pith.core import Recipe, methods
-from pith.measure import Answer, CacheBytes, Costs, Memory, Speed
+from pith.measure import Answer, CacheBytes, Costs, Memory, Speed, weight_bytes
 from pith.measure.seconds import Run
 from pith.models import Loaded, Subject, load
 from pith.search import at, fit, loop, space
-from pith.search.loop import Aim
+from pith.search.aim import Aim
 from pith.search.sought import Sought, Tried
 from pith.search.space import knob
 from pith.study import Store, Study, tasks_with
@@ -57,7 +57,7 @@ def weighed(subject: Subject, prompt: Any, tokens: int = 32) -> Run:
     return Run(1.0, 0.5 + share(subject.recipe) / 2, held, held + 1000)
 
 
-def timed(subject: Subject, prompt: Any, runs: int, *_: Any) -> tuple[list[Run], list[Run]]:
+def timed(subject: Subject, dense: Subject, prompt: Any, runs: int, *_: Any) -> tuple[list[Run], list[Run]]:
     return [weighed(subject, prompt)] * runs, [weighed(Subject(None, None), prompt)] * runs
 
 
@@ -83,7 +83,14 @@ class NotHere:
     def costs(self, recipe: Recipe) -> Costs:
         run, dense = (weighed(Subject(None, None, r), None) for r in (recipe, None))
         held = CacheBytes(run.prefill_bytes, dense.prefill_bytes, run.decoded_bytes, dense.decoded_bytes, LENGTH, 1.0)
-        return Costs(held, Speed(1.0, 1.0, 1.0, run.decode, 1.0, run.decode, 0.01, 5), Memory(1), None, (), {})
+        return Costs(
+            held,
+            Speed(1.0, 1.0, 1.0, run.decode, 1.0, run.decode, 0.01, 5),
+            Memory(weight_bytes(self.loaded.model)),
+            None,
+            (),
+            {},
+        )
 
     def answer(self, recipe: Recipe, task: Task) -> Answer:
         return answered(self.loaded, recipe, task)

@@ -20,7 +20,7 @@ from pith.measure import seconds, weight_bytes
 from pith.measure.seconds import Run, run_once, timed_prompt
 from pith.models import Loaded, Subject, load
 from pith.search import fit, loop, space
-from pith.search.loop import Aim
+from pith.search.aim import Aim
 from pith.search.sought import Sought
 from pith.study import Here, Store, Study, tasks_with
 from search import fits

@@ -11,7 +11,8 @@ import pytest
 from pith.core import InputError, StoreError
 from pith.models import Loaded, load
 from pith.search import fit
-from pith.search.loop import Aim, changed, fewer
+from pith.search.aim import Aim
+from pith.search.loop import changed, fewer
 from pith.search.sought import Tried
 from pith.study import Store
 from pith.tasks import Calibration, Quality

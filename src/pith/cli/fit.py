@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,7 +10,7 @@ import typer
 
 if TYPE_CHECKING:
     from pith.models import Loaded
-    from pith.search.loop import Aim
+    from pith.search.aim import Aim
     from pith.search.sought import Sought
     from pith.study import Study
 
@@ -43,6 +43,12 @@ class Options:
     seed: Annotated[int, typer.Option(min=0, help="Of the search; what it finds is measured on the next one.")] = 0
     batch_size: Annotated[int, typer.Option(min=1, help="Sequences that a task reads at once.")] = 8
     dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto"
+    among: Annotated[str, typer.Option(help="Contracts and methods to search, such as eviction,quantization,amq.")] = ""
+    calibration: Annotated[
+        str, typer.Option(help="The text that methods read before they change weights: a file, or builtin.")
+    ] = "builtin"
+    calibration_sequences: Annotated[int, typer.Option(min=1, help="Sequences of that text that are read.")] = 64
+    calibration_length: Annotated[int, typer.Option(min=2, help="Tokens of each of them.")] = 512
     out: Annotated[Path, typer.Option(help="The folder for the results and the report.")] = Path("pith-fit")
     store: Annotated[
         str | None, typer.Option(help="A database for the results, such as postgresql://USER@HOST/DATABASE.")
@@ -51,19 +57,22 @@ class Options:
 
 
 def run(options: Options) -> None:
-    """Search all methods and their parameters for the recipe that meets limits of memory, quality and time.
+    """Search methods and their parameters for the recipe that meets limits of memory, quality and time.
+
+    Methods that change weights are searched where less memory is allowed than the dense model takes, or --among names
+    them; those that train only where it names them one by one.
 
     The best of what was tried is measured afresh on examples that the search has not seen. Exits with 0 when a recipe
     meets every limit then, and with 1 when none does: the nearest is named. The same command goes on after a stop.
     """
-    from pith.cli.command import command_line
+    from pith.cli.command import command_line, source
     from pith.cli.fit_watch import TerminalFitWatch
     from pith.cli.show import print_json
     from pith.core import parse_bytes
     from pith.models import load
     from pith.report import write
+    from pith.search.aim import Aim
     from pith.search.fit import fit
-    from pith.search.loop import Aim
     from pith.study import Store, tasks_with
 
     given = {"length": options.length, "count": options.count, "seed": options.seed}
@@ -76,9 +85,10 @@ def run(options: Options) -> None:
         batch=options.batch,
         seed=options.seed,
         batch_size=options.batch_size,
+        among=tuple(filter(None, (word.strip() for word in options.among.split(",")))),
     )
     with Store(options.store or options.out) as store:
-        loaded = load(options.model, options.dtype)
+        loaded = replace(load(options.model, options.dtype), source=source(options))
         with TerminalFitWatch() as watch:
             study, sought = fit(loaded, aim, store, watch, trials=options.trials, minutes=options.minutes)
     command = command_line()
@@ -133,5 +143,8 @@ def _record(options: Options, loaded: Loaded, study: Study, command: str) -> Non
     """`run.json`, with which `pith compare --from` repeats what was measured afresh."""
     from pith.study import Settings, record, write_record
 
-    settings = Settings(options.length, options.seed + 1, options.batch_size, options.dtype)
+    settings = Settings(
+        options.length, options.seed + 1, options.batch_size, options.dtype, calibration=options.calibration,
+        calibration_sequences=options.calibration_sequences, calibration_length=options.calibration_length,
+    )  # fmt: skip
     write_record(record(study.question, loaded, settings, {}, command), options.out)

@@ -149,7 +149,7 @@ def told(outcome: Outcome) -> list[str]:
     if outcome.device_peak_bytes:
         peak += f" and {bytes_(outcome.device_peak_bytes)} of the accelerator's"
     lines = [
-        f"{outcome.folder}: {outcome.model} with {outcome.recipe}, as {outcome.format}; read back, with the same logits",
+        f"{outcome.folder}: {outcome.model} with {outcome.recipe}, as {outcome.format}; read back: same logits",
         f"weights: {bytes_(outcome.dense_bytes)} before, {bytes_(outcome.bytes)} now ({share}), "
         f"{bytes_(outcome.disk_bytes)} on disk; at most {peak} taken",
     ]

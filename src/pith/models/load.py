@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,7 @@ class Loaded:
     name: str
     model: Any
     tokenizer: Any
-    source: Source = Source()
+    source: Source = field(default_factory=Source)
     kept: Path | None = None
 
 

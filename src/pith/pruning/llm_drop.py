@@ -8,13 +8,16 @@ from typing import Any, ClassVar, Literal
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from pith.core import ModelError, Paper, param
 from pith.weights import Calibration, Part, Pruner, blocks, drop_part, keep_blocks
-from pith.weights.passes import count_of, recorded, unread
+from pith.weights.passes import States, Watcher, count_of, unread, watched
 from pith.weights.size import weight_bytes
 from pith.weights.structure import is_dropped, part_names
+
+_BETWEEN = {"block": ("in", "out"), "attention": ("in", "between"), "mlp": ("between", "out")}
+"""Where the states lie that a part turns: what its block reads, what lies between attention and MLP, what it gives."""
 
 Whole = Literal["attention", "mlp", "block", "joint"]
 
@@ -72,24 +75,30 @@ class LLMDrop(Pruner):
     def importance(self, model: Any, calibration: Calibration) -> Float[Tensor, " part"]:
         """S of every part; jointly that of each block's attention, then that of each MLP. Of what is gone, infinity."""
         layers = list(blocks(model))
-        reads: dict[tuple[str, int], nn.Module] = {("in", index): block for index, block in enumerate(layers)}
-        gives: dict[tuple[str, int], nn.Module] = {("out", index): block for index, block in enumerate(layers)}
-        between = {"block": ("in", "out"), "attention": ("in", "mid"), "mlp": ("mid", "out")}
         ranked = ("block",) if self.part == "block" else self._ranked()
+        sums, seen = torch.zeros(len(ranked), len(layers), dtype=torch.float64), {}
+
+        def at(index: int, where: str) -> Watcher:
+            def watch(states: States) -> None:
+                seen[where] = states
+                for row, part in enumerate(ranked):
+                    begin, end = _BETWEEN[part]
+                    if end == where:
+                        alike = F.cosine_similarity(seen[begin].float(), states.float(), dim=-1)
+                        sums[row, index] += alike.sum(dtype=torch.float64).item()
+
+            return watch
+
+        reads = {block: at(index, "in") for index, block in enumerate(layers)}
+        gives = {block: at(index, "out") for index, block in enumerate(layers)}
         if self.part != "block":
             for index, block in enumerate(layers):
-                reads["mid", index] = block.get_submodule(part_names(model, index, "mlp")[1])
-        sums, tokens = torch.zeros(len(ranked), len(layers), dtype=torch.float64), calibration.tokens
+                reads[block.get_submodule(part_names(model, index, "mlp")[1])] = at(index, "between")
         for batch in unread(calibration, {"sums": sums}):
-            with recorded(reads, gives) as seen:
+            with watched(reads, gives):
                 model(input_ids=batch.to(model.device), use_cache=False)
-            for row, part in enumerate(ranked):
-                before, after = between[part]
-                for index in range(len(layers)):
-                    x, y = seen[before, index].float(), seen[after, index].float()
-                    sums[row, index] += F.cosine_similarity(x, y, dim=-1).sum(dtype=torch.float64).item()
-        gone = torch.tensor([[part != "block" and is_dropped(block, part) for block in layers] for part in ranked])
-        return (1 - sums / tokens.numel()).masked_fill(gone, float("inf")).flatten()
+        gone = torch.tensor([[is_dropped(block, part) for block in layers] for part in ranked])
+        return (1 - sums / calibration.tokens.numel()).masked_fill(gone, float("inf")).flatten()
 
     def _count(self, model: Any) -> int:
         layers = list(blocks(model))

@@ -27,7 +27,8 @@ from pith.weights import (
 )
 from pith.weights.sparsity import least_of_groups
 
-Curvature = tuple[Float[Tensor, "in in"], Float[Tensor, "out out"]]
+Curvature = tuple[Float[Tensor, "_ _"], Float[Tensor, "_ _"]]
+"""A, over the inputs, and G, over the outputs."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,7 +108,7 @@ class LLMSurgeon(Pruner):
 
     def _shot(
         self, chosen: Mapping[str, nn.Module], found: Mapping[str, Curvature], sparsity: float
-    ) -> dict[str, Float[Tensor, "out in"]]:
+    ) -> dict[str, Float[Tensor, "_ _"]]:
         """The weights after one shot, each with its bias as last column."""
         costs: dict[str, Any] = {}
         for name, (a, g) in found.items():
@@ -163,8 +164,8 @@ class LLMSurgeon(Pruner):
 
 def gradients_of(
     model: Any, chosen: Mapping[str, nn.Module], tokens: Int[Tensor, "batch token"]
-) -> list[tuple[str, Float[Tensor, "token in"], Float[Tensor, "token out"]]]:
-    """What each layer read, and the gradients of the summed loss in what it gave, in float32.
+) -> list[tuple[str, Float[Tensor, "_ _"], Float[Tensor, "_ _"]]]:
+    """What each layer read, and the gradients of the summed loss in what it gave, each token a row, in float32.
 
     No parameter gets a gradient, and none needs to ask for one.
     """

@@ -215,6 +215,12 @@ def as_configured(model: Any) -> None:
     except Exception as error:  # each architecture has its own ways to refuse widths
         said = (str(error).strip().splitlines() or [type(error).__name__])[-1].strip()
         raise ModelError(f"a {plain.__name__} of these widths is no plain model: {said}") from None
+    for name, module in model.named_modules():
+        for what, value in vars(twin.get_submodule(name)).items():
+            if isinstance(value, float) and value != getattr(module, what, None):
+                raise ModelError(
+                    f"{plain.__name__}: {name}.{what} follows its widths, so that no plain model is a slice of it"
+                )
     twin.tie_weights()
     for name, parameter in twin.named_parameters():
         parameter.requires_grad_(learns.get(name, True))

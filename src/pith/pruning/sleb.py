@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
+from torch import Tensor
 
 from pith.core import ModelError, Paper, param
 from pith.weights import Calibration, Pruner, blocks, keep_blocks
-from pith.weights.passes import count_of, negative_log_likelihood, passed_by, recorded, unread
+from pith.weights.passes import count_of, negative_log_likelihood, passed_by, unread, watched
 from pith.weights.size import weight_bytes
 
 
@@ -76,7 +78,8 @@ class SLEB(Pruner):
         seats = range(self.early, len(alive) - self.late)
         losses = torch.zeros(len(alive), dtype=torch.float64)
         for tokens in unread(calibration, {"losses": losses}, f"round-{step}"):
-            with passed_by(gone), recorded({seat: left[seat] for seat in seats}) as read:
+            read: dict[int, Tensor] = {}
+            with passed_by(gone), watched({left[seat]: partial(read.__setitem__, seat) for seat in seats}):
                 model(input_ids=tokens.to(model.device), use_cache=False)
             for seat in seats:
                 # the blocks before the candidate are passed by too, since it hands on what they gave

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -26,8 +27,8 @@ class AWQ(WeightQuantizer):
     """Scale what reads large inputs up before it is rounded, and what gives these inputs down.
 
         s* = argmin_s || f(Q(W diag(s)) diag(s)^-1, x) - f(W, x) ||^2                               (equation 4)
-        s  = a^r / sqrt(max a^r min a^r),   a = mean over tokens of |x|,   r = 0, 1/ratios, ... below 1   (equation 5)
-        W' = clamp(W, -c max|W|, c max|W|) in every group, c = 1, 0.95, ... 0.55           (section 5.1, "weight clipping")
+        s  = a^r / sqrt(max a^r min a^r),   a = mean over tokens of |x|,   r = 0, 1/ratios, ... below 1 (equation 5)
+        W' = clamp(W, -c max|W|, c max|W|) in every group,   c = 1, 0.95, ... 0.55                     (section 3.2)
 
     One s for all layers that read the same: queries, keys and values together, gate and up together, with f the whole
     attention or the whole MLP; and the last layer of each part, with f the layer itself. 1/s goes into the norm before
@@ -51,6 +52,7 @@ class AWQ(WeightQuantizer):
     )
 
     ratios: int = param(20, "exponents that are tried, from 0 to below 1", ge=1)
+    compared: int = param(8192, "tokens, at most, of which the outputs of attention and MLP are compared", ge=1)
     clip: bool = param(True, "whether the tails of groups are cut where that helps")
 
     def change(self, model: Any, calibration: Calibration) -> None:
@@ -62,7 +64,7 @@ class AWQ(WeightQuantizer):
             own = {name: bits for name, bits in chosen.items() if name.startswith(f"{stage.name}.")}
             found, others = feeds(stage)
             refused += others
-            unreached += self._change_block(model, _Dense(stage, found), own)
+            unreached += self._change_block(model, _Dense(stage, found, self.compared), own)
         for name, bits in chosen.items():
             if is_linear(model.get_submodule(name)):
                 self.round_to_nearest(model, name, bits)
@@ -124,19 +126,19 @@ class _Dense:
         sizes: the sums of its absolute values.
     """
 
-    def __init__(self, stage: Stage, found: list[Feed]) -> None:
+    def __init__(self, stage: Stage, found: list[Feed], compared: int) -> None:
         self.stage, self.feeds = stage, found
+        tokens = sum(states.shape[:2].numel() for states in stage.inputs)
+        every = -(-tokens // compared)  # of so many batches one is compared
         widths = {feed: weight_of(next(iter(feed.readers.values()))).shape[1] for feed in found}
         self.reads = {feed: SecondMoments(width, stage.inputs[0].device) for feed, width in widths.items()}
         self.sizes = {feed: torch.zeros(width, device=stage.inputs[0].device) for feed, width in widths.items()}
-        self._calls: dict[nn.Module, list[Call]] = {
+        self._calls: dict[nn.Module, list[tuple[Call, Tensor]]] = {
             feed.inspected: [] for feed in found if feed.source is not None and not is_linear(feed.inspected)
         }
-        self._given: dict[nn.Module, list[Tensor]] = {module: [] for module in self._calls}
         with ExitStack() as hooks:
             for module in self._calls:
-                hooks.callback(module.register_forward_pre_hook(self._called, with_kwargs=True).remove)
-                hooks.callback(module.register_forward_hook(self._gave).remove)
+                hooks.callback(module.register_forward_hook(self._recorder(every), with_kwargs=True).remove)
             outputs = stage.observe({next(iter(feed.readers.values())): self._reader(feed) for feed in found})
         stage.hand_on(outputs)
 
@@ -150,17 +152,21 @@ class _Dense:
         with kept(weights):
             for layer, weight in weights.items():
                 set_weight(layer, weight)
-            for (args, kwargs), before in zip(self._calls[feed.inspected], self._given[feed.inspected], strict=True):
+            for (args, kwargs), before in self._calls[feed.inspected]:
                 after = _first(feed.inspected(*args, **kwargs))
                 total += float((after - before).float().square().sum())
                 count += before.numel()
         return total / count
 
-    def _called(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        self._calls[module].append((args, kwargs))
+    def _recorder(self, every: int) -> Callable[..., None]:
+        seen: Counter[nn.Module] = Counter()
 
-    def _gave(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        self._given[module].append(_first(output))
+        def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+            if seen[module] % every == 0:
+                self._calls[module].append(((args, kwargs), _first(output)))
+            seen[module] += 1
+
+        return hook
 
     def _reader(self, feed: Feed) -> Reader:
         def read(rows: Float[Tensor, "token in"]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -16,6 +17,7 @@ from pith.weights import (
     WeightQuantizer,
     block_name,
     blocks,
+    fit_grid,
     pack_linear,
     walk,
     weight_of,
@@ -55,9 +57,7 @@ class GPTQ(WeightQuantizer):
     )
 
     act_order: bool = param(False, "whether columns are taken by how much they read, most first, not in their order")
-    true_sequential: bool = param(
-        False, "whether layers of a block read what those before them, already rounded, give"
-    )
+    true_sequential: bool = param(False, "whether layers of a block read what those before them, already rounded, give")
     mse: bool = param(False, "whether each grid's range is made smaller where that comes nearer to the weights")
     damping: float = param(0.01, "share of the mean of the Hessian's diagonal that is added to it", ge=0.0)
 
@@ -65,46 +65,47 @@ class GPTQ(WeightQuantizer):
         """Rounds block by block."""
         chosen = self.chosen(model)
         unreached: list[str] = []
-        for stage in walk(model, calibration):
+        for stage in self.stages(model, calibration):
             inside = {name: bits for name, bits in chosen.items() if name.startswith(f"{stage.name}.")}
-            unreached += self.round_block(model, stage, inside)
+            if inside:
+                unreached += self._round_block(model, stage, inside)
         begin = tuple(f"{block_name(model, index)}." for index in range(len(blocks(model))))
         for name, bits in chosen.items():
             if not name.startswith(begin):
                 self.round_to_nearest(model, name, bits)
         self.warn_unreached(unreached, "they are rounded to nearest")
 
-    def round_block(
-        self, model: Any, stage: Stage, chosen: dict[str, int], importance: Float[Tensor, token] | None = None
-    ) -> list[str]:
-        """Rounds and packs the layers of a block.
+    def stages(self, model: Any, calibration: Calibration) -> Iterator[Stage]:
+        """The blocks with what they read."""
+        return walk(model, calibration)
 
-        Args:
-            model: that holds it.
-            stage: the block with its inputs.
-            chosen: the bits of its layers, by name.
-            importance: of every token that it reads.
+    def importance(self, model: Any, stage: Stage) -> Float[Tensor, " token"] | None:
+        """What each token that a block reads counts; None where all count the same."""
+        return None
 
-        Returns:
-            The names of layers that no token reached.
-        """
+    def grid(self, weight: Float[Tensor, "out in"], bits: int) -> Grid:
+        """As for every quantizer; with `mse` its ranges are made smaller."""
+        grid = self.fitted(weight, bits)
+        return (shrunk(grid, weight) if self.mse else grid).stored_as(weight.dtype)
+
+    def fitted(self, weight: Float[Tensor, "out in"], bits: int) -> Grid:
+        """The grid from the least to the greatest weight."""
+        return fit_grid(weight, bits, 0 if bits == 8 else self.group_size, self.symmetric or bits == 8)
+
+    def _round_block(self, model: Any, stage: Stage, chosen: dict[str, int]) -> list[str]:
+        """Rounds and packs the layers of a block, and names those that no token reached."""
         layers = {name: model.get_submodule(name) for name in chosen}
+        importance = self.importance(model, stage)
         unreached: list[str] = []
-        for names in in_turn(stage, layers) if self.true_sequential and layers else [list(layers)]:
+        for names in in_turn(stage, layers) if self.true_sequential else [list(layers)]:
             read = moments(stage, {name: layers[name] for name in names}, importance)
             for name in names:
                 if read[name].tokens:
-                    hessian = read.pop(name).hessian(sum(map(len, stage.inputs)))
-                    self._pack(model, name, chosen[name], hessian)
+                    self._pack(model, name, chosen[name], read.pop(name).hessian(sum(map(len, stage.inputs))))
                 else:
                     self.round_to_nearest(model, name, chosen[name])
                     unreached.append(name)
         return unreached
-
-    def grid(self, weight: Float[Tensor, "out in"], bits: int) -> Grid:
-        """As for every quantizer; with `mse` its ranges are made smaller."""
-        grid = super().grid(weight, bits)
-        return shrunk(grid, weight).stored_as(weight.dtype) if self.mse else grid
 
     def _pack(self, model: Any, name: str, bits: int, hessian: Float[Tensor, "in in"]) -> None:
         weight = weight_of(model.get_submodule(name))

@@ -8,20 +8,39 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from pith.core import ModelError, Paper, param
+from pith.core import Paper, param
 from pith.quantization.gptq import GPTQ
-from pith.weights import Calibration, Grid, Stage, parts
-from pith.weights.blocks import blocks
+from pith.weights import Calibration, Grid, Stage, blocks, parts, walk
+from pith.weights.grid import grouped, size_of_group
 from pith.weights.rotation import rotate
-from pith.weights.shrink import shrunk
 
 
 @dataclass(frozen=True, kw_only=True)
 class RSQ(GPTQ):
-    """Rotate the model, and round as `gptq` does with a Hessian in which tokens count by the attention they get."""
+    """Rotate the model, then round as `gptq` does, with tokens that count as much as attention is paid to them.
+
+        r_j = sum over heads and queries of the attention paid to token j                     (section 4.2, AttnCon)
+        r_j = least + (1 - least) (r_j - min r) / (max r - min r), then r_j / mean r          for every sequence
+        H   = 2 / N sum_j r_j x_j x_j^T                                           for every layer of the block (eq. 4)
+
+    The rotation takes outliers out of the weights and changes nothing that the model gives: gains of norms go into the
+    layers after them, which read the residual stream times a randomised Hadamard matrix; so do values, head by head,
+    before the output projection. Where input and output embeddings are one, they become two, which takes the bytes of
+    one more. Attention is that of the block before it is rounded, on what the rounded blocks before it give.
+
+    It takes models of the Llama kind without experts, with root-mean-square norms before each part and none after it.
+
+    Deviates: as `gptq` does, but layers of a block are rounded one after another, and symmetric grids are those of the
+    code: from -max|w| to max|w|, with one more step below, ranges searched. Groups of 128 by default, whole rows in the
+    paper. The paper's H has r squared, with features scaled by r; the code scales them by its root, as here. `least` is
+    that of the code's scripts; the paper has 0.01. What the MLP's last layer reads is not rotated, nor are heads with
+    one another: both need a Hadamard transform in every forward. The code subtracts means from embeddings, which is
+    neutral for layer norms only; here they stay. Sizes that are no powers of two have a random orthogonal factor. A
+    model is refused if it gives something else after its rotation.
+    """
 
     paper: ClassVar[Paper] = Paper(
         "2503.01820",
@@ -32,56 +51,96 @@ class RSQ(GPTQ):
     )
 
     symmetric: bool = param(True, "whether a grid reaches as far below 0 as above; with 8 bits always")
-    true_sequential: bool = param(
-        True, "whether layers of a block read what those before them, already rounded, give"
-    )
+    true_sequential: bool = param(True, "whether layers of a block read what those before them, already rounded, give")
     mse: bool = param(True, "whether each grid's range is made smaller where that comes nearer to the weights")
-    rotate: bool = param(True, "whether the model is rotated first")
-    least: float = param(0.005, "importance of the token with the least attention, where the one with most has 1", ge=0.0, le=1.0)
-    expansion: int = param(1, "how often each sequence is read, every time rolled on by as many parts of it", ge=1)
+    rotate: bool = param(True, "whether the model is rotated before")
+    least: float = param(
+        0.005, "how much a sequence's least important token counts; its most important has 1", ge=0, le=1
+    )
+    expansion: int = param(1, "how often each sequence is read, each time rolled on by one more of as many parts", ge=1)
     seed: int = param(0, "of the rotation", ge=0)
 
     def change(self, model: Any, calibration: Calibration) -> None:
+        """Rotates, then rounds block by block."""
+        for block in blocks(model):
+            parts(block)  # refuses what cannot be taken before anything is done
         if self.rotate:
             rotate(model, self.seed)
-        calibration = replace(calibration, tokens=expanded(calibration.tokens, self.expansion))
-        with eager(model):
-            super().change(model, calibration)
+        super().change(model, calibration)
 
-    def round_block(self, model, stage, chosen, importance=None):
-        return super().round_block(model, stage, chosen, self.importance(stage))
+    def stages(self, model: Any, calibration: Calibration) -> Iterator[Stage]:
+        """The blocks with the rolled sequences too."""
+        return walk(model, replace(calibration, tokens=expanded(calibration.tokens, self.expansion)))
 
-    def importance(self, stage: Stage) -> Float[Tensor, " token"]:
-        received: list[Tensor] = []
+    def importance(self, model: Any, stage: Stage) -> Float[Tensor, " token"]:
+        """What every token counts."""
+        return scaled(attention_received(model, stage), self.least).flatten()
 
-        def hook(module: nn.Module, args: Any, output: Any) -> None:
-            received.append(output[1].float().sum(dim=(1, 2)))
+    def fitted(self, weight: Float[Tensor, "out in"], bits: int) -> Grid:
+        """Symmetric grids have a step of max|w| / (2^(bits - 1) - 1)."""
+        if not self.symmetric and bits != 8:
+            return super().fitted(weight, bits)
+        size = size_of_group(0 if bits == 8 else self.group_size, weight.shape[1])
+        largest = grouped(weight.float(), size).abs().amax(-1).clamp(min=1e-5)
+        scale = largest / (2 ** (bits - 1) - 1)
+        return Grid(bits, scale, torch.full_like(scale, 2 ** (bits - 1)), size)
 
-        handle = parts(stage.block).attention.register_forward_hook(hook)
-        try:
+
+def attention_received(model: Any, stage: Stage) -> Float[Tensor, "sequence token"]:
+    """The attention that is paid to every token in a block, over all heads and queries, with the block as it is."""
+    received: list[Tensor] = []
+
+    def written_out(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
+        mask, dtype = kwargs.get("attention_mask"), model.dtype
+        if mask is None:  # other ways to compute attention are causal by themselves
+            tokens = stage.inputs[0].shape[1]
+            mask = torch.ones(tokens, tokens, dtype=torch.bool, device=model.device).tril()[None, None]
+        if mask.dtype == torch.bool:
+            mask = torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill(~mask, torch.finfo(dtype).min)
+        return args, {**kwargs, "attention_mask": mask}
+
+    def read(module: nn.Module, args: Any, output: Any) -> None:
+        received.append(output[1].float().sum(dim=(1, 2)))
+        raise _Read
+
+    attention = parts(stage.block).attention
+    hooks = [
+        attention.register_forward_pre_hook(written_out, with_kwargs=True), attention.register_forward_hook(read)
+    ]  # fmt: skip
+    try:
+        with _eager(model):
             for batch in range(len(stage.inputs)):
-                stage.run(batch)
-        finally:
-            handle.remove()
-        return scaled(torch.cat(received), self.least).flatten()
+                try:
+                    stage.run(batch)
+                except _Read:
+                    continue
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return torch.cat(received)
 
-    def grid(self, weight: Float[Tensor, "out in"], bits: int) -> Grid:
-        return super().grid(weight, bits)
 
-
-def scaled(received, least):
+def scaled(received: Float[Tensor, "sequence token"], least: float) -> Float[Tensor, "sequence token"]:
+    """From `least` to 1 in every sequence, then divided by the sequence's mean; ones where all are equal."""
     low, high = received.aminmax(dim=1, keepdim=True)
-    scaled = (received - low) / (high - low).clamp(min=torch.finfo(torch.float32).tiny) * (1 - least) + least
-    return scaled / scaled.mean(dim=1, keepdim=True)
+    share = torch.where(high > low, (received - low) / (high - low), 1)
+    important = (share * (1 - least) + least).clamp(least, 1)
+    return important / important.mean(dim=1, keepdim=True)
 
 
-def expanded(tokens, times):
+def expanded(tokens: Int[Tensor, "sequence token"], times: int) -> Int[Tensor, "more token"]:
+    """Every sequence `times` times, each time rolled on by one more of `times` parts of it."""
     step = tokens.shape[1] // times
-    return torch.stack([tokens.roll(step * k, dims=1) for k in range(times)], dim=1).flatten(0, 1)
+    return torch.stack([tokens.roll(step * index, dims=1) for index in range(times)], dim=1).flatten(0, 1)
+
+
+class _Read(Exception):  # noqa: N818  (it is no error)
+    """The attention was seen; the rest of the block need not run."""
 
 
 @contextmanager
-def eager(model: Any) -> Iterator[None]:
+def _eager(model: Any) -> Iterator[None]:
+    """The model with attention that says its probabilities."""
     before = model.config._attn_implementation
     model.set_attn_implementation("eager")
     try:

@@ -77,7 +77,8 @@ def checks(kind: type[Method], root: Path | None = None) -> tuple[Check, ...]:
     found += [Check(_shown(path, root), _count([path]), f"numbers that the authors' code ({kind.paper.code}) gave")
               for path in sorted(tests.rglob(f"test_{kind.name}_parity.py"))]  # fmt: skip
     # what changes weights keeps other laws than what acts while a model reads and writes
-    laws = [law for law in sorted((root / LAWS).glob("test_*_laws.py")) if (kind.order == 0) == (law.name == OF_WEIGHTS)]
+    laws = sorted((root / LAWS).glob("test_*_laws.py"))
+    laws = [law for law in laws if (kind.order == 0) == (law.name == OF_WEIGHTS)]
     if found and laws:
         found.append(Check(f"{LAWS}/", _count(laws), "the laws that its contract keeps on every architecture"))
     return tuple(found)

@@ -34,9 +34,7 @@ def taken(found: Sequence[Row], known: Sequence[Scale]) -> Row | None:
     """
     telling = [scale for scale in known if scale.tells]
     keeping = [row for row in found if _is_smaller(row) and telling and all(_keeps(row, scale) for scale in telling)]
-    return min(
-        keeping, key=lambda row: (row.held, row.measurement.speed.decode_ratio), default=None
-    )
+    return min(keeping, key=lambda row: (row.held, row.measurement.speed.decode_ratio), default=None)
 
 
 def _take(found: Sequence[Row], known: Sequence[Scale]) -> str:

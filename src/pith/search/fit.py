@@ -12,8 +12,9 @@ from pith.core.words import bytes_
 from pith.measure import Measurement
 from pith.models import Loaded
 from pith.models.smaller import reads_texts
+from pith.search.aim import Aim
 from pith.search.kept import kept
-from pith.search.loop import Aim, Search, SearchWatch, changed
+from pith.search.loop import Search, SearchWatch, changed
 from pith.search.sought import Reached, Sought, Tried
 from pith.study.compare import Study, Watch, compare
 from pith.study.here import Here

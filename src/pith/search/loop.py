@@ -8,19 +8,21 @@ import math
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from typing import Any, Protocol
 
-from pith.core import InputError, PithError, PithWarning, Recipe, StoreError, methods
+from pith.core import Method, PithError, PithWarning, Recipe, StoreError, methods
 from pith.core.words import bytes_
 from pith.measure import Answer, answer, weight_bytes
-from pith.measure.seconds import DECODED, Run, run_once, run_pairs, speed, timed_prompt
-from pith.models import Loaded, Subject, require_positions
+from pith.measure.seconds import run_once, run_pairs, speed, timed_prompt
+from pith.models import Loaded, Subject
+from pith.models.smaller import subject
+from pith.search.aim import Aim
 from pith.search.at import recipes_at
 from pith.search.kept import could_keep, kept, require_telling
 from pith.search.proposals import Proposals
 from pith.search.sought import Tried
-from pith.search.space import Space, space
+from pith.search.space import Space, lower
 from pith.study.question import ask
 from pith.study.store import Store
 from pith.tasks import Quality, Task
@@ -36,65 +38,6 @@ PAIRS = 3
 
 WEIGHED = 4
 """For each recipe that is to be tried on examples at most so many are weighed: most of them are too heavy."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Aim:
-    """What is searched for.
-
-    Attributes:
-        memory: the most bytes that weights and cache may take; None for no limit.
-        quality: the least share of the dense model's score to keep, on every task.
-        latency: the most that a decoded token may take, ratio to dense; None for no limit.
-        tasks: how quality is measured.
-        length: tokens of the prompt that is weighed and timed.
-        batch: sequences whose caches must fit at once; one is weighed, and counts so many times.
-        seed: of the prompt and of what is proposed; tasks have their own.
-        batch_size: sequences that a task reads at once.
-        among: contracts and methods that are searched; none leaves that to the limits.
-    """
-
-    memory: int | None = None
-    quality: float = 0.98
-    latency: float | None = None
-    tasks: tuple[Task, ...]
-    length: int = 1024
-    batch: int = 1
-    seed: int = 0
-    batch_size: int = 8
-    among: tuple[str, ...] = ()
-
-    def require_sense(self, loaded: Loaded) -> None:
-        """Refuses limits that no recipe can meet, or that ask for nothing.
-
-        Raises:
-            InputError: a limit or a number makes no sense.
-        """
-        if self.memory is None and self.latency is None:
-            raise InputError("nothing is limited; give the most memory, the most time, or both")
-        if not 0 < self.quality <= 1:
-            raise InputError(f"quality={self.quality} makes no sense; allowed is more than 0 and at most 1")
-        if self.latency is not None and not self.latency > 0:
-            raise InputError(f"latency={self.latency} makes no sense; allowed is a ratio to dense above 0")
-        for name, value in {"length": self.length, "batch": self.batch, "batch_size": self.batch_size}.items():
-            if value < 1:
-                raise InputError(f"{name}={value} makes no sense; allowed is 1 or more")
-        weights, shrinks = weight_bytes(loaded.model), {*contracts(weights=True)}
-        shrinks &= {word if word in shrinks else method(word).contract for word in self._searched() & {*methods()}} | self._searched()
-        if self.memory is not None and self.memory <= weights and not shrinks:
-            raise InputError(
-                f"memory={bytes_(self.memory)} makes no sense: the weights alone take {bytes_(weights)}, and no "
-                "method that is searched makes them smaller"
-            )
-        require_positions(loaded.model, self.length + DECODED, f"length={self.length} and {DECODED} decoded tokens")
-
-    def misses(self, memory: float | None, quality: float | None, latency: float | None) -> tuple[float, float, float]:
-        """By which share each limit is missed; 0 where it is met, is none, or nothing is known."""
-        return (
-            max(memory / self.memory - 1, 0.0) if memory is not None and self.memory else 0.0,
-            max(1 - quality / self.quality, 0.0) if quality is not None else 0.0,
-            max(latency / self.latency - 1, 0.0) if latency is not None and self.latency else 0.0,
-        )
 
 
 class SearchWatch(Protocol):
@@ -130,14 +73,13 @@ class Search:
     def __init__(self, loaded: Loaded, aim: Aim, store: Store, watch: SearchWatch) -> None:
         aim.require_sense(loaded)
         self._loaded, self._aim, self._store, self._watch = loaded, aim, store, watch
-        self._weights = weight_bytes(loaded.model)
         self._prompt: Any = timed_prompt(loaded.tokenizer, aim.length, aim.seed).to(loaded.model.device)
         self._few = tuple(fewer(task) for task in aim.tasks)
         self._asked = ask(loaded, (), aim.tasks, length=aim.length, seed=aim.seed)
-        dense = run_once(Subject(loaded.model, loaded.tokenizer), self._prompt)
-        self.dense_memory = self._memory(dense)
+        self._dense = Subject(loaded.model, loaded.tokenizer)
+        self._weights, self._held = 0, 0  # of what was tried last, its cache after the prompt
+        self.dense_memory = self._weighed(self._dense)
         self._answers: dict[tuple[str, str], Quality] = {}
-        self._held = dense.prefill_bytes  # after the prompt, by what was tried last
         self.calibrations = {str(task): task.calibrate(loaded.tokenizer) for task in (*self._few, *aim.tasks)}
 
     def run(self, trials: int, minutes: float | None = None) -> list[Tried]:
@@ -155,9 +97,9 @@ class Search:
         """
         ends = time.monotonic() + 60 * minutes if minutes is not None else math.inf
         self._require_telling()
-        found = space(without=self._cannot())
+        found = self._aim.searched(self.dense_memory, self._cannot())
         proposals = Proposals(self._store.url, self._name(found), self._aim.seed)
-        proposals.enqueue([found.decisions(recipe) for recipe in found.alone(self._start())])
+        proposals.enqueue([found.decisions(recipe) for recipe in found.alone(self._start)])
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", PithWarning)  # they stand beside what is measured afresh
             while self._is_left(proposals.tried, trials) and time.monotonic() < ends:
@@ -177,24 +119,28 @@ class Search:
         return len(tried) < WEIGHED * trials and sum(t.examples > 0 for t in tried) < trials
 
     def _lighter(self, recipe: Recipe, tried: Tried) -> Recipe | None:
-        """Of a recipe that takes too much, the one that just meets the limit of memory; None where none does."""
+        """Of a recipe that takes too much, the one that just meets the limit of memory; None where none does.
+
+        The cache's part is turned where what the weights leave can hold one, and else the part that changes weights.
+        """
         limit = self._aim.memory
         if limit is None or tried.memory is None or tried.memory <= limit:
             return None
         grown = (tried.memory - self._weights) // self._aim.batch - self._held
         nbytes = (limit - self._weights) // self._aim.batch - grown
-        if nbytes < 1:
-            return None
         aim = self._aim
-        found, _ = recipes_at(self._loaded, [recipe], nbytes=nbytes, length=aim.length, seed=aim.seed)
-        return found[1] if len(found) > 1 and len(found[1]) else None
+        if nbytes >= 1 and len(recipe.rest):
+            found, _ = recipes_at(self._loaded, [recipe], nbytes=nbytes, length=aim.length, seed=aim.seed)
+            if len(found) > 1 and len(found[1]):
+                return found[1]
+        return lower(recipe)
 
     def _try(self, recipe: Recipe) -> Tried:
         """A recipe as far as it is worth it: bytes, few examples, time, all examples."""
         text, aim = str(recipe), self._aim
         try:
-            run = run_once(self._subject(recipe), self._prompt)
-            memory, self._held = self._memory(run), run.prefill_bytes
+            mine = subject(self._loaded, recipe, self._watch.progress)
+            memory = self._weighed(mine)
             tried = Tried(text, memory, None, None, 0)
             if aim.memory is not None and memory > aim.memory:
                 return replace(tried, given_up=f"it takes {bytes_(memory)}")
@@ -203,7 +149,7 @@ class Search:
             tried = replace(tried, quality=self._kept(self._few, few), examples=examples)
             if could < aim.quality:
                 return replace(tried, given_up=f"{examples} examples show that it keeps less")
-            seconds = speed(*run_pairs(self._subject(recipe), self._prompt, PAIRS, self._told("speed")))
+            seconds = speed(*run_pairs(mine, self._dense, self._prompt, PAIRS, self._told("speed")))
             tried = replace(tried, latency=seconds.decode_ratio)
             if aim.latency is not None and seconds.decode_ratio * (1 - seconds.spread) > aim.latency:
                 return replace(tried, given_up=f"a token takes {seconds.decode_ratio:.2f}x the dense model's time")
@@ -252,32 +198,42 @@ class Search:
             require_telling(task, self._answer(Recipe(), task), self.calibrations[str(task)])
 
     def _cannot(self) -> list[str]:
-        """The methods that the model cannot take, even alone."""
+        """The methods that the model cannot take, even alone; what changes weights takes too long to be looked at."""
         cannot = []
         for name, method in methods().items():
             try:
-                run_once(self._subject(Recipe([method()])), self._prompt[:, :PROBE], tokens=1)
+                if method.order > 0:
+                    run_once(subject(self._loaded, Recipe([method()])), self._prompt[:, :PROBE], tokens=1)
             except PithError:
                 cannot.append(name)
         return cannot
 
-    def _start(self) -> float:
-        """Where a knob stands at first: as far along its sweep as the limit of memory along the dense cache."""
+    def _start(self, method: Method) -> float | None:
+        """Where a method's knob stands at first: as far along its sweep as the limit along what it makes smaller.
+
+        None where the weights leave no room for any cache, and the method does not change them.
+        """
         if self._aim.memory is None:
             return 0.5
-        return min((self._aim.memory - self._weights) / (self.dense_memory - self._weights), 1.0)
+        if method.order == 0:
+            return min(self._aim.memory / self.dense_memory, 1.0)
+        weights = weight_bytes(self._loaded.model)
+        share = (self._aim.memory - weights) / (self.dense_memory - weights)
+        return min(share, 1.0) if share > 0 else None
 
     def _name(self, found: Space) -> str:
         """The search's name: equal for equal searches only."""
-        aim = {k: v for k, v in asdict(self._aim).items() if k != "tasks"} | {"names": found.names}
+        aim = {k: v for k, v in asdict(self._aim).items() if k not in ("tasks", "among")} | {"names": found.names}
+        if found.reads_texts:
+            aim["calibration"] = self._loaded.source.identity()
         asked = [self._asked.of(Recipe(), task) for task in self._aim.tasks]
         return "pith fit " + hashlib.sha256(json.dumps([aim, asked], sort_keys=True).encode()).hexdigest()[:32]
 
-    def _memory(self, run: Run) -> int:
+    def _weighed(self, examined: Subject) -> int:
+        """The bytes of weights and caches after the prompt, or after the decoded tokens where they are more."""
+        run = run_once(examined, self._prompt)
+        self._weights, self._held = weight_bytes(examined.model), run.prefill_bytes
         return self._weights + self._aim.batch * max(run.prefill_bytes, run.decoded_bytes)
-
-    def _subject(self, recipe: Recipe) -> Subject:
-        return Subject(self._loaded.model, self._loaded.tokenizer, recipe)
 
     def _told(self, what: str) -> Any:
         return lambda done, total: self._watch.progress(what, done, total)

@@ -133,9 +133,14 @@ class Space:
         return [Recipe([turned(method, at)]) for method, at in shares if at is not None]
 
     @property
+    def weights(self) -> tuple[str, ...]:
+        """The methods in it that change weights."""
+        return tuple(name for names in self.names.values() for name in names if methods()[name].order == 0)
+
+    @property
     def reads_texts(self) -> bool:
         """Whether a method in it reads calibration texts."""
-        return any(getattr(methods()[name], "calibrated", False) for names in self.names.values() for name in names)
+        return any(getattr(methods()[name], "calibrated", False) for name in self.weights)
 
 
 def space(among: Sequence[str], without: Sequence[str] = ()) -> Space:
@@ -178,6 +183,7 @@ def lower(recipe: Recipe) -> Recipe | None:
         if place is None or (place.parameter.is_range and not isinstance(value, int | float)):
             continue
         sweep = place.parameter.sweep
+        further: Any
         if place.parameter.is_range:
             further = place.round((value + sweep[0]) / 2)
         else:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from pith.core import ModelError, Recipe
@@ -83,7 +83,7 @@ class Elsewhere:
     device: str
     weights: str
     batch_size: int
-    source: Source = Source()
+    source: Source = field(default_factory=Source)
     kept: Path | None = None
 
     def __call__(self) -> Here:

@@ -61,7 +61,7 @@ class Stage:
     index: int
     name: str
     block: nn.Module
-    inputs: list[Float[Tensor, "batch token hidden"]]
+    inputs: list[Float[Tensor, "_ token hidden"]]
     _calls: Mapping[int, Call]
     _outputs: list[Tensor] | None = field(default=None)
 
@@ -76,7 +76,7 @@ class Stage:
         first: Tensor = output[0] if isinstance(output, tuple) else output
         return first
 
-    def observe(self, readers: Mapping[nn.Module, Reader]) -> list[Float[Tensor, "batch token hidden"]]:
+    def observe(self, readers: Mapping[nn.Module, Reader]) -> list[Float[Tensor, "_ token hidden"]]:
         """Runs the block, as it is now, over all its inputs, and shows readers what their modules read.
 
         Args:
@@ -90,7 +90,7 @@ class Stage:
                 hooks.callback(module.register_forward_pre_hook(_shown(reader)).remove)
             return [self.run(batch) for batch in range(len(self.inputs))]
 
-    def hand_on(self, outputs: list[Float[Tensor, "batch token hidden"]] | None = None) -> None:
+    def hand_on(self, outputs: list[Float[Tensor, "_ token hidden"]] | None = None) -> None:
         """Says what the next block reads; unless it is called, that is the output of the block as the method leaves it.
 
         Args:

@@ -14,6 +14,8 @@ from pith.core import InputError, Method, ModelError, PithWarning, Recipe
 from pith.weights.calibration import Calibration
 from pith.weights.duplicate import duplicate
 from pith.weights.folder import as_saved
+from pith.weights.pace import slower
+from pith.weights.packed import PackedLinear
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +69,9 @@ class Compressor(Method, ABC):
         done = [*(getattr(model.config, "pith_recipe", None) or []), str(self)]
         smaller.config.pith_recipe = done
         as_saved(smaller)
+        if not _packed(model) and _packed(smaller):
+            for line in slower(smaller):
+                self.warn(line)
         return smaller
 
     def predicted_bytes(self, model: Any) -> int | None:
@@ -95,18 +100,26 @@ class Pruner(Compressor, ABC):
 
     Class attributes:
         reads_weights: whether the method looks into single weights, which those of packed layers do not allow.
+        shares: whether blocks read weights of others afterwards, so that none of them may go.
     """
 
     question: ClassVar[str] = "which weights are removed?"
     several: ClassVar[bool] = True
     contract: ClassVar[str] = "pruning"
     reads_weights: ClassVar[bool] = True
+    shares: ClassVar[bool] = False
 
     def refuses_after(self, earlier: Method) -> str | None:
-        """Single weights cannot be removed from packed layers."""
+        """Single weights cannot be removed from packed layers, nor anything of a block that others read."""
+        if getattr(earlier, "shares", False):
+            return f"after {earlier.name} blocks read each other's weights; write {earlier.name} last"
         if self.reads_weights and earlier.contract == "quantization":
             return f"it looks into single weights, which {earlier.name} has packed; write it first"
         return None
+
+
+def _packed(model: Any) -> bool:
+    return any(isinstance(module, PackedLinear) for module in model.modules())
 
 
 def compress(model: Any, recipe: Recipe | str, calibration: Calibration | None = None) -> Any:

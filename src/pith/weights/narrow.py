@@ -62,8 +62,7 @@ def narrow(module: nn.Module) -> StandIn:
 
 def widen(module: nn.Module) -> None:
     """Gives a narrow module the class that it had."""
-    plain: type[nn.Module] = next(base for base in type(module).__mro__ if not issubclass(base, StandIn))
-    module.__class__ = plain
+    module.__class__ = next(base for base in type(module).__mro__ if not issubclass(base, StandIn))  # type: ignore[assignment]
 
 
 def plain_parameters(module: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:

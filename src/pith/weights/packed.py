@@ -24,6 +24,7 @@ class PackedLinear(StandIn):
 
     Attributes:
         in_features, out_features: as of a linear layer.
+        bits: of a code.
         codes, scales: the weight, as the class says.
         bias: [out], or None.
 
@@ -32,6 +33,7 @@ class PackedLinear(StandIn):
     """
 
     few: ClassVar[int]
+    bits: int
     codes: Tensor
     scales: Tensor
 
@@ -83,6 +85,7 @@ class Int8Linear(PackedLinear):
 
     def __init__(self, inputs: int, out: int, bias: bool, dtype: torch.dtype) -> None:
         super().__init__(inputs, out, bias, dtype)
+        self.bits = 8
         self.register_buffer("codes", torch.empty(out, inputs, dtype=torch.int8))
         self.register_buffer("scales", torch.empty(out, dtype=dtype))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -16,6 +16,7 @@ from pith.core import InputError, Method, ParameterError
 from pith.weights.calibration import Calibration
 
 States = Float[Tensor, "batch token hidden"]
+Watcher = Callable[[States], None]
 
 
 def unread(
@@ -47,30 +48,27 @@ def unread(
 
 
 @contextmanager
-def recorded(
-    reads: Mapping[Any, nn.Module], gives: Mapping[Any, nn.Module] | None = None
-) -> Iterator[dict[Any, States]]:
-    """While a model runs, what modules read, and what modules give, under their keys; the latest counts."""
-    seen: dict[Any, States] = {}
+def watched(reads: Mapping[nn.Module, Watcher], gives: Mapping[nn.Module, Watcher] | None = None) -> Iterator[None]:
+    """While a model runs, watchers are shown what their modules read, and what their modules give."""
 
-    def before(key: Any) -> Any:
+    def before(watcher: Watcher) -> Any:
         def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            seen[key] = (args[0] if args else kwargs["hidden_states"]).detach()
+            watcher((args[0] if args else kwargs["hidden_states"]).detach())
 
         return hook
 
-    def after(key: Any) -> Any:
+    def after(watcher: Watcher) -> Any:
         def hook(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-            seen[key] = (output[0] if isinstance(output, tuple) else output).detach()
+            watcher((output[0] if isinstance(output, tuple) else output).detach())
 
         return hook
 
     with ExitStack() as hooks:
-        for key, module in reads.items():
-            hooks.callback(module.register_forward_pre_hook(before(key), with_kwargs=True).remove)
-        for key, module in (gives or {}).items():
-            hooks.callback(module.register_forward_hook(after(key)).remove)
-        yield seen
+        for module, watcher in reads.items():
+            hooks.callback(module.register_forward_pre_hook(before(watcher), with_kwargs=True).remove)
+        for module, watcher in (gives or {}).items():
+            hooks.callback(module.register_forward_hook(after(watcher)).remove)
+        yield
 
 
 @contextmanager
@@ -91,13 +89,13 @@ def passed_by(layers: list[nn.Module], states: States | None = None) -> Iterator
     before = [vars(layer).get("forward") for layer in layers]
     try:
         for index, layer in enumerate(layers):
-            layer.forward = give if index == len(layers) - 1 else hand_on  # type: ignore[method-assign]
+            layer.forward = give if index == len(layers) - 1 else hand_on
         yield
     finally:
         for layer, own in zip(layers, before, strict=True):
             del layer.forward
             if own is not None:
-                layer.forward = own  # type: ignore[method-assign]
+                layer.forward = own
 
 
 def negative_log_likelihood(model: Any, tokens: Int[Tensor, "batch token"]) -> float:
@@ -108,7 +106,7 @@ def negative_log_likelihood(model: Any, tokens: Int[Tensor, "batch token"]) -> f
 
 
 def count_of(method: Method, name: str, value: float, total: int) -> int:
-    """How many of `total` a parameter means that is a count where it is whole, and a share, rounded up, where it is not.
+    """How many of `total` a parameter means: a whole number is a count, any other a share, which is rounded up.
 
     Raises:
         ParameterError: it is a share above 1.

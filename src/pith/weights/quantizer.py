@@ -12,6 +12,7 @@ from torch import Tensor
 from pith.core import ModelError, Patterns, param
 from pith.weights.calibration import Calibration
 from pith.weights.compressor import Compressor
+from pith.weights.duplicate import duplicate
 from pith.weights.experts import split_experts
 from pith.weights.grid import Grid, fit_grid
 from pith.weights.linears import linears, weight_of
@@ -63,7 +64,8 @@ class WeightQuantizer(Quantizer, ABC):
 
     def predicted_bytes(self, model: Any) -> int | None:
         """See `bytes_when_packed`."""
-        return bytes_when_packed(model, self.chosen(model), self.group_size)
+        own = duplicate(model)  # choosing may split experts
+        return bytes_when_packed(own, self.chosen(own), self.group_size)
 
     def grid(self, weight: Float[Tensor, "out in"], bits: int) -> Grid:
         """The grid from the least to the greatest weight; its scales are rounded as they will be stored."""

@@ -87,7 +87,9 @@ def rotate(model: Any, seed: int = 0) -> None:
     embedding, output = model.get_input_embeddings(), model.get_output_embeddings()
     within = [_rotatable(block) for block in blocks(model)]
     if type(output) is not nn.Linear:
-        raise ModelError(f"the output layer of {type(model).__name__} is a {type(output).__name__}; allowed is a Linear")
+        raise ModelError(
+            f"the output layer of {type(model).__name__} is a {type(output).__name__}; allowed is a Linear"
+        )
     probe = torch.arange(16, device=model.device)[None] % embedding.num_embeddings
     before = model(input_ids=probe, use_cache=False).logits.double()
     stream = Rotation.random(embedding.embedding_dim, generator)

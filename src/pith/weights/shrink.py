@@ -22,18 +22,21 @@ def shrunk(
     Values beyond the range get its ends. Of equally good factors the largest is taken.
 
     Args:
-        grid: that reaches from the least to the greatest weight.
+        grid: that reaches from the least to the greatest weight, with whole zeros.
         weight: what it is for.
         least: no factor is as small.
         steps: into how many the range from 0 to 1 is cut.
         power: of the error; that of the authors of GPTQ.
     """
-    weight, lacking = weight.float(), -weight.shape[1] % grid.group_size
+    lacking = -weight.shape[1] % grid.group_size  # filled up with 0, which is on every grid
+    groups = torch.unflatten(F.pad(weight.float(), (0, lacking)), 1, (-1, grid.group_size))
+    zero = grid.zero.unsqueeze(-1)
     best, factor = torch.full_like(grid.scale, float("inf")), torch.ones_like(grid.scale)
     for step in range(round((1 - least) * steps)):
         share = 1 - step / steps
-        errors = replace(grid, scale=grid.scale * share).nearest(weight).sub_(weight).abs_().pow_(power)
-        error = F.pad(errors, (0, lacking)).unflatten(1, (-1, grid.group_size)).sum(-1)
+        scale = (grid.scale * share).unsqueeze(-1)
+        errors = (groups / scale).round_().add_(zero).clamp_(0, grid.largest).sub_(zero).mul_(scale).sub_(groups)
+        error = errors.abs_().pow_(power).sum(-1)
         better = error < best
         best, factor = torch.where(better, error, best), factor.masked_fill(better, share)
     return replace(grid, scale=grid.scale * factor)

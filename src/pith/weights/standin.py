@@ -39,7 +39,7 @@ class StandIn(nn.Module, ABC):
             dtype: of the model.
         """
 
-    def placed(self, model: nn.Module) -> None:  # noqa: B027  (most have nothing to do)
+    def placed(self, model: nn.Module) -> None:
         """Is told that a model was loaded and every stand-in of it is in its place, before their tensors are."""
 
 

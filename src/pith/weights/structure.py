@@ -24,6 +24,8 @@ _INDEX_LISTS = ("mlp_only_layers", "moe_layers", "cross_attention_layers")
 
 _NOT_OF_LAYERS = ("architectures", "pith_recipe", "keys_to_ignore_at_inference")
 
+_BIASES = ("attention_bias", "mlp_bias")
+
 _NAMES = {"attention": "self_attn", "mlp": "mlp"}
 
 
@@ -65,7 +67,7 @@ def drop_part(model: Any, index: int, part: Part) -> None:
         ModelError: the block has no such part with a norm of its own before it.
     """
     block = blocks(model)[index]
-    name, *norms = part_names(model, index, part)
+    _, *norms = part_names(model, index, part)
     if is_dropped(block, part):
         raise ModelError(f"the {part} of block {index} of {type(model).__name__} was dropped already")
     _put_dropped(block, part, block.get_parameter(f"{norms[0]}.weight"), None)
@@ -74,9 +76,9 @@ def drop_part(model: Any, index: int, part: Part) -> None:
     number_layers(model)
 
 
-def is_dropped(block: nn.Module, part: Part) -> bool:
-    """Whether that part of a block is gone."""
-    return isinstance(getattr(block, _NAMES[part], None), Dropped)
+def is_dropped(block: nn.Module, part: str) -> bool:
+    """Whether that part of a block is gone; a whole block never is."""
+    return part in _NAMES and isinstance(getattr(block, _NAMES[part], None), Dropped)
 
 
 def part_names(model: Any, index: int, part: Part) -> list[str]:
@@ -180,17 +182,35 @@ def settle(model: Any) -> None:
     kv_heads, channels = sizes.pop()
     wanted = {
         "head_dim": head_dim, "num_attention_heads": kv_heads * (query // key), "num_key_value_heads": kv_heads,
-        "intermediate_size": channels,
+        "intermediate_size": channels, **{name: True for name in _BIASES if _partly_biased(model, name)},
     }  # fmt: skip
     before = {name: getattr(config, name) for name in wanted if hasattr(config, name)}
+    filled = [one for name in _BIASES if name in wanted for one in _biased(model, name) if one.bias is None]
+    for linear in filled:
+        set_bias(linear, weight_of(linear).new_zeros(_rows(linear)))
     for name, value in wanted.items():
         setattr(config, name, value)
     if difference(model) is None:
         for module in found:
             widen(module)
         return
+    for linear in filled:
+        set_bias(linear, None)
     for name in wanted:
         setattr(config, name, before[name]) if name in before else delattr(config, name)
+
+
+def _biased(model: Any, flag: str) -> list[Any]:
+    """The layers that have biases where the configuration says so under this name."""
+    found = [parts(block) for block in blocks(model)]
+    if flag == "attention_bias":
+        return [linear for one in found for linear in (one.q, one.k, one.v, one.o)]
+    return [linear for one in found for linear in (one.gate, one.up, one.down) if linear is not None]
+
+
+def _partly_biased(model: Any, flag: str) -> bool:
+    config = model.config.get_text_config(decoder=True)
+    return getattr(config, flag, None) is False and any(one.bias is not None for one in _biased(model, flag))
 
 
 def _of_layers(config: Any, count: int) -> dict[str, list[Any]]:

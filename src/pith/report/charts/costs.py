@@ -79,7 +79,7 @@ def bytes_chart(rows: Sequence[Row]) -> Chart:
 
 def memory_chart(rows: Sequence[Row]) -> Chart:
     """The bytes of each recipe's weights, and of its cache behind them, beside the dense model's."""
-    values = []
+    values: list[dict[str, Any]] = []
     for row in rows:
         weights, cache = row.measurement.costs.memory.weights, row.measurement.bytes.prefill
         for part, low, high in (("weights", 0, weights), ("cache", weights, weights + cache)):
@@ -92,7 +92,7 @@ def memory_chart(rows: Sequence[Row]) -> Chart:
     return Chart(
         "weights-cache",
         "Weights and cache",
-        "Coloured is what the weights hold after a forward, grey what the cache of one sequence holds after the prompt.",
+        "Coloured: what the weights hold after a forward; grey: what the cache of one sequence holds after the prompt.",
         "Bytes. " + "; ".join(v["said"] for v in values) + ".",
         drawn(alt.layer(bars), height=_height(values[::2])),
     )

@@ -79,8 +79,9 @@ def _x(rows: Sequence[Row], against: Cost) -> alt.X:
         scale = alt.Scale(type="log", domain=[min(costs) / 1.15, 1.08 * max(costs)], nice=False)
         ticks = [t for t in TICKS if t >= min(costs) / 1.15]
         return alt.X(
-            "cost:Q", scale=scale, axis=alt.Axis(values=ticks, format="~%", title=f"{counted(rows)} held, share of dense")
-        )
+            "cost:Q", scale=scale,
+            axis=alt.Axis(values=ticks, format="~%", title=f"{counted(rows)} held, share of dense"),
+        )  # fmt: skip
     return alt.X("cost:Q", **ratios(costs, "decode time, ratio to dense"))
 
 
