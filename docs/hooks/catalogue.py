@@ -14,11 +14,12 @@ from marked import block, plain, table
 import pith
 from pith.core import Method, Parameter
 from pith.core.parameters import written
+from pith.report.cards import reads
 from pith.tasks import Task, tasks
 from pith.tasks.registry import SUITES
 
 TESTS = Path(__file__).parents[2] / "tests"
-FIRST = ("eviction", "allocation", "storage", "reading")
+FIRST = ("pruning", "quantization", "eviction", "allocation", "storage", "reading")
 """The order in which contracts are told; others follow by their names."""
 
 RUN_OVER = {
@@ -27,8 +28,12 @@ RUN_OVER = {
     "RETENTIONS": ("eviction", "allocation"),
     "STORAGES": ("storage",),
     "READINGS": ("reading",),
+    "COMPRESSORS": ("pruning", "quantization"),
 }
-"""The contracts behind the lists of `tests/contracts/variants.py`, over which the laws run."""
+"""The contracts behind the lists of methods over which the laws run."""
+
+LISTS = ("contracts.variants", "contracts.compressors")
+"""The modules in `tests` that hold those lists."""
 
 
 def pages() -> dict[str, str]:
@@ -58,8 +63,9 @@ def methods_page() -> str:
     found = pith.methods()
     text = [
         "# The methods",
-        f"{len(found)} methods are registered. A recipe holds one answer to each question, so that "
-        "`ada_kv(snapkv(budget=0.25)) + kivi(bits=2)` is a recipe; one that cannot be is refused when it is built, "
+        f"{len(found)} methods are registered. A recipe holds one answer to each question, and to which weights are "
+        "removed several, so that `sleb(drop=1) + gptq(bits=4) + snapkv(budget=0.25)` is a recipe, and "
+        "`ada_kv(snapkv(budget=0.25)) + kivi(bits=2)` is one; one that cannot be is refused when it is built, "
         "with the reason. This page and the cards behind it are made from the registry: what stands here is what the "
         "code says.",
     ]
@@ -81,6 +87,8 @@ def card(method: type[Method]) -> str:
     """Everything that is known of a method."""
     paper = method.paper
     facts = [("question", plain(method.question)), ("contract", f"`{method.contract}`"), ("paper", source(method))]
+    if texts := reads(method):
+        facts.append(("texts", texts))
     if paper.code:
         facts.append(("authors' code", f"[{paper.code}](https://github.com/{paper.code})"))
     facts.append(("source", f"`src/{method.__module__.replace('.', '/')}.py`"))
@@ -116,7 +124,7 @@ def contracts(laws: Path) -> set[str]:
     lists = {
         alias.name
         for node in ast.walk(ast.parse(laws.read_text()))
-        if isinstance(node, ast.ImportFrom) and node.module == "contracts.variants"
+        if isinstance(node, ast.ImportFrom) and node.module in LISTS
         for alias in node.names
     }
     return {contract for name in lists for contract in RUN_OVER.get(name, ())}

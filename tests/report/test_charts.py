@@ -10,8 +10,10 @@ from pith.core import Recipe
 from pith.report import rows
 from pith.report.charts import SHAPES, curve_charts, depth_maps, quality_chart, search_chart, styles
 from pith.report.charts.base import chosen, ratios
-from pith.report.charts.costs import bytes_chart, time_chart
+from pith.report.charts.costs import bytes_chart, memory_chart, time_chart
 from pith.report.charts.curve import LINES
+from pith.report.figures import figures
+from pith.report.words import bytes_
 from pith.search.sought import Reached
 from pith.study import tasks_with
 from study.fakes import sought, study
@@ -118,3 +120,27 @@ def test_a_long_recipe_is_read_whole_in_the_charts_of_costs() -> None:
         text = re.sub(r"<title>.*?</title>|aria-label=\"[^\"]*\"", "", chart.svg)
         assert "…" not in text
         assert all(word in text for row in found[1:] for word in row.label.split())
+
+
+def test_weights_and_caches_are_drawn_beside_the_dense_models() -> None:
+    found = rows(study("rtn(bits=4)", "snapkv", budgets=(0.5,)))
+    chart = memory_chart(found)
+    assert sorted(titles(chart.svg)) == sorted(
+        f"{row.label} · {part}"
+        for row in found
+        for part in (
+            f"weights hold {bytes_(row.measurement.costs.memory.weights)}",
+            f"cache holds {bytes_(row.measurement.bytes.prefill)}",
+        )
+    )
+    bars = [path for path in re.findall(r"<path[^>]*>", chart.svg) if "data-row" in path]
+    assert len(bars) == 6
+
+
+@pytest.mark.parametrize(("recipes", "says"), [(("rtn",), "weights and cache held"), (("snapkv",), "cache held")])
+def test_bytes_are_named_for_what_they_are(recipes: tuple[str, ...], says: str) -> None:
+    found = study(*recipes, budgets=())
+    chart = quality_chart(rows(found), found.question.tasks[0], "needle", "bytes")
+    assert f"{says}, share of dense" in words(chart.svg)
+    drawn = [chart.name for chart in figures(found, rows(found)).costs]
+    assert drawn == ["decode-time", "claimed-measured", *(["weights-cache"] if "weights" in says else [])]

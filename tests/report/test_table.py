@@ -155,3 +155,35 @@ def test_label_and_series() -> None:
 )
 def test_numbers_as_people_read_them(said: str, text: str) -> None:
     assert said == text
+
+
+def test_weights_have_a_column_where_a_recipe_changes_them() -> None:
+    titles = [column.title for column in table(study("snapkv")).columns]
+    assert "weights held" not in titles
+    found = study("rtn(bits=4)", "snapkv", "rtn(bits=8) + snapkv(budget=0.5)", budgets=(0.5,))
+    shown = table(found)
+    at = [column.title for column in shown.columns].index("weights held")
+    assert shown.columns[at + 1].title == "cache held"
+    assert [(row[at].text, row[at].detail) for row in shown.rows] == [
+        ("3.00 MiB", "100%"), ("384 KiB", "12.5%"), ("3.00 MiB", "100%"), ("768 KiB", "25.0%"),
+    ]  # fmt: skip
+    assert [row[at].value for row in shown.rows][1] == fakes.WEIGHTS // 8
+    assert shown.rows[1][at + 1].detail == "100% (100%)"
+    assert "Weights held after a forward" in reading(found)
+    assert "Weights" not in reading(study("snapkv"))
+
+
+def test_bytes_are_those_of_the_weights_too_where_a_recipe_changes_them() -> None:
+    both = fakes.WEIGHTS + fakes.DENSE_BYTES
+    dense, four, half = rows(study("rtn(bits=4)", "snapkv", budgets=(0.5,)))
+    assert (dense.share, dense.held) == (1.0, both)
+    assert four.share == (fakes.WEIGHTS // 8 + fakes.DENSE_BYTES) / both
+    assert half.share == (fakes.WEIGHTS + fakes.DENSE_BYTES // 2) / both
+    assert (half.cache_share, half.weights_share, four.weights_share) == (0.5, 1.0, 0.125)
+    assert rows(study("snapkv", budgets=(0.5,)))[1].share == 0.5
+
+
+def test_a_recipe_says_what_its_weights_are_turned_by_and_a_line_joins_them() -> None:
+    found = rows(study("rtn", "rtn(bits=2)", "rtn(bits=3, group_size=64)", budgets=()))[1:]
+    assert [row.label for row in found] == ["rtn(bits=4)", "rtn(bits=2)", "rtn(bits=3, group_size=64)"]
+    assert [row.series for row in found] == ["rtn", "rtn", "rtn(group_size=64)"]

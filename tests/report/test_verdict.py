@@ -148,3 +148,20 @@ def test_without_the_floor_there_is_no_second_sentence() -> None:
 def test_a_study_that_has_measured_nothing_says_so_or_nothing() -> None:
     assert scales(Study(fakes.question("snapkv"))) == []
     assert verdict(Study(fakes.question("snapkv"))) == ["Take none: no recipe held fewer bytes than the dense model."]
+
+
+def test_where_weights_are_changed_they_count() -> None:
+    found = study("rtn(bits=4)", "snapkv", budgets=(0.5,))
+    best = taken(rows(found), scales(found))
+    assert best is not None
+    assert best.label == "rtn(bits=4)", "the cache's half is less than what is saved of the weights"
+    first = verdict(found)[0]
+    share = (fakes.WEIGHTS // 8 + fakes.DENSE_BYTES) / (fakes.WEIGHTS + fakes.DENSE_BYTES)
+    assert first.startswith("Take `rtn(bits=4)`: it shows no loss on needle and perplexity")
+    assert f"holds {share:.1%} of the bytes of the dense model's weights and cache, the fewest of the 2" in first
+
+
+def test_weights_that_take_as_much_as_before_are_no_fewer_bytes() -> None:
+    found = study("wanda(sparsity=0.5)", budgets=())
+    assert rows(found)[1].share == 1.0
+    assert verdict(found)[0] == "Take none: no recipe held fewer bytes than the dense model."

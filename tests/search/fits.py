@@ -83,14 +83,8 @@ class NotHere:
     def costs(self, recipe: Recipe) -> Costs:
         run, dense = (weighed(Subject(None, None, r), None) for r in (recipe, None))
         held = CacheBytes(run.prefill_bytes, dense.prefill_bytes, run.decoded_bytes, dense.decoded_bytes, LENGTH, 1.0)
-        return Costs(
-            held,
-            Speed(1.0, 1.0, 1.0, run.decode, 1.0, run.decode, 0.01, 5),
-            Memory(weight_bytes(self.loaded.model)),
-            None,
-            (),
-            {},
-        )
+        speed = Speed(1.0, 1.0, 1.0, run.decode, 1.0, run.decode, 0.01, 5)
+        return Costs(held, speed, Memory(weight_bytes(self.loaded.model)), None, (), {})
 
     def answer(self, recipe: Recipe, task: Task) -> Answer:
         return answered(self.loaded, recipe, task)

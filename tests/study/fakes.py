@@ -16,7 +16,7 @@ from pith.tasks.interval import t_interval, wilson_interval
 DENSE_BYTES = 1 << 20
 WEIGHTS = 3 << 20
 TASKS = tasks_with("needle,perplexity", {"length": 2048})
-RIGHT = {"dense": 0.96, "snapkv": 0.94, "streaming_llm": 0.3, "random_eviction": 0.3}
+RIGHT = {"dense": 0.96, "snapkv": 0.94, "rtn": 0.94, "streaming_llm": 0.3, "random_eviction": 0.3}
 """How many needles each finds; any other method finds a share of its own."""
 
 
@@ -27,14 +27,16 @@ def question(*recipes: str, budgets: tuple[float, ...] = (0.5, 0.25), tasks: tup
 def measurement(
     recipe: Recipe, claimed: float | None = None, notes: tuple[str, ...] = (), tasks: tuple[Task, ...] = TASKS
 ) -> Measurement:
-    """What a fake model did: quality by the method's name, bytes and time by its budget."""
+    """What a fake model did: quality by the method's name, bytes and time by its budget, weights by their bits."""
     name = recipe.methods[0].name if len(recipe) else "dense"
-    share = getattr(recipe.methods[0], "budget", 1.0) if len(recipe) else 1.0
+    share = next((getattr(method, "budget", 1.0) for method in recipe.rest), 1.0)
     right = RIGHT.get(name, 0.2 + 0.7 * random.Random(name).random())
     speed = Speed(0.8, 0.8, 1.0, 0.004 * share, 0.004, share, 0.02, 5)
     held = CacheBytes(int(DENSE_BYTES * share), DENSE_BYTES, DENSE_BYTES, DENSE_BYTES, 2048, claimed or share)
     where = {"torch": "2.13.0", "threads": 2}
-    memory, read = Memory(WEIGHTS, None, None), WEIGHTS + held.decoded
+    memory, read = Memory(WEIGHTS), WEIGHTS + held.decoded
+    if len(recipe.weights):
+        memory = Memory(WEIGHTS * next(getattr(m, "bits", 32) for m in recipe.weights) // 32, dense_weights=WEIGHTS)
     costs = Costs(held, speed, memory, Bandwidth(read, read / speed.decode, 8e9), notes, where)
     qualities = {str(task): losses(recipe, right) if task.logarithmic else hits(right) for task in tasks}
     return Measurement(
@@ -86,6 +88,8 @@ def sought(found: bool = True) -> Sought:
 
 class Fake:
     """Takes the pieces of those measurements."""
+
+    def prepare(self, recipe: Recipe) -> None: ...
 
     def costs(self, recipe: Recipe) -> Costs:
         return measurement(recipe).costs

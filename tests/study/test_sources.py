@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from pith.core import Recipe
-from pith.study import sources, tasks_with
-from pith.study.sources import code_hash, files_of
+from pith.core import Recipe, sources
+from pith.core.sources import files_of
+from pith.study import tasks_with
+from pith.study.sources import code_hash
 
 METHOD = '''
 """A method of somebody else's package."""
@@ -94,3 +95,11 @@ def test_the_files_of_a_folder_that_may_be_data_count(tmp_path: Path) -> None:
         (tmp_path / name).write_text(name)
     [task] = tasks_with(f"perplexity(text={str(tmp_path)!r})", {})
     assert sorted(Path(path).name for path in files_of(task)) == ["data.jsonl", "task.yaml"]
+
+
+def test_a_recipe_that_changes_weights_depends_on_what_makes_the_model() -> None:
+    reached: set[str] = {"pith.quantization.rtn", "pith.models.smaller"}
+    while more := {name for module in reached for name in sources._imports(module)} - reached:
+        reached |= more
+    assert {"pith.weights.compressor", "pith.weights.packed", "pith.weights.calibration"} <= reached
+    assert "pith.quantization.gptq" not in reached

@@ -67,7 +67,7 @@ def test_the_product_is_that_with_the_decoded_weight(
 )
 def test_shapes_that_no_kernel_reads(bits: int, out: int, inputs: int, group: int) -> None:
     layer = packed(plain(out, inputs, dtype=torch.bfloat16), bits, group)
-    assert layer.fast == (bits == 8)
+    assert layer.fast == (bits == 8 and inputs % 16 == 0)
     x = torch.randn(3, inputs, generator=torch.Generator().manual_seed(1)).bfloat16()
     near(layer(x), naive(layer, x))
 

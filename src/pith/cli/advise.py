@@ -26,7 +26,7 @@ class Options:
     )
     batch: Annotated[int, typer.Option(min=1, help="Sequences that are read at once.")] = 1
     recipe: Annotated[
-        list[str] | None, typer.Option(help="Text or a .toml file; repeatable. Default: every method.")
+        list[str] | None, typer.Option(help="Text or a .toml file; repeatable. Default: every method of the cache.")
     ] = None
     family: Annotated[
         list[str] | None,
@@ -43,6 +43,7 @@ def run(options: Options) -> None:
     """Predict what methods would cost a model on this machine: bytes, seconds to read a prompt and for a token.
 
     Nothing is measured at full length: a few layers run at lengths that there is time for, and the rest follows.
+    Methods that change weights are not predicted; pith compare measures them.
     """
     from pith.cli.advice import print_advice, print_checks
     from pith.cli.screen import Screen
@@ -55,7 +56,8 @@ def run(options: Options) -> None:
     if options.verify and options.batch != 1:
         raise InputError(f"--batch {options.batch} cannot be verified; measurements are of one sequence")
     asked = parse_lengths(options.lengths)
-    families = options.family or ([] if options.recipe else sorted({m.contract for m in methods().values()}))
+    acting = sorted({m.contract for m in methods().values() if m.order > 0})
+    families = options.family or ([] if options.recipe else acting)
     recipes = grid(options.recipe or (), (), families)
     if len(recipes) < 2:
         raise InputError("the dense model alone leaves nothing to advise on; name a recipe with a method")

@@ -9,9 +9,11 @@ from transformers import GenerationConfig, TextStreamer
 from transformers.utils import logging
 
 from pith.cli.generate import Options
+from pith.cli.screen import Screen
 from pith.core import InputError, Recipe
-from pith.measure import cache_bytes
-from pith.models import Loaded, Subject, require_positions
+from pith.measure import cache_bytes, weight_bytes
+from pith.models import Loaded, require_positions
+from pith.models.smaller import subject
 from pith.report.words import bytes_, seconds
 
 
@@ -33,10 +35,13 @@ def stream(loaded: Loaded, recipe: Recipe, options: Options) -> str:
     """Streams what the model writes to stdout; returns the line that tells bytes and tokens per second.
 
     Raises:
-        InputError: the prompt is empty, or it and what is to be written are longer than the model's positions.
+        InputError: the prompt is empty, it and what is to be written are longer than the model's positions, or
+            calibration texts cannot be read.
         ModelError: a method cannot take the model.
     """
-    model, tokenizer = loaded.model, loaded.tokenizer
+    with Screen("changing weights", None) as screen:
+        examined = subject(loaded, recipe, screen.part)
+    model, tokenizer = examined.model, examined.tokenizer
     inputs = tokenizer(options.prompt, return_tensors="pt", verbose=False).to(model.device)
     read = inputs["input_ids"].shape[1]
     if not read:
@@ -53,12 +58,15 @@ def stream(loaded: Loaded, recipe: Recipe, options: Options) -> str:
     logging.set_verbosity_error()
     torch.manual_seed(options.seed)
     watch = Stopwatch(tokenizer)
-    with Subject(model, tokenizer, recipe if len(recipe) else None).applied():
+    with examined.applied():
         out = model.generate(
             input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], generation_config=settings,
             streamer=watch,
         )  # fmt: skip
-    return summary(recipe, read, watch.times, cache_bytes(out.past_key_values))
+    line = summary(recipe, read, watch.times, cache_bytes(out.past_key_values))
+    if not len(recipe.weights):
+        return line
+    return f"{line}, the weights {bytes_(weight_bytes(model))} ({bytes_(weight_bytes(loaded.model))} dense)"
 
 
 def summary(recipe: Recipe, read: int, times: list[float], held: int) -> str:

@@ -21,6 +21,9 @@ from pith.predict.advice import Advice, Check, Forecast, Machine, Predicted
 from pith.predict.growth import Growth
 from pith.predict.probe import Found, Prober, probe_all
 
+NOT_PREDICTED = "it changes weights, which takes longer than a prediction may; pith compare measures it"
+"""Why no recipe is predicted that changes weights."""
+
 PREFILL, DECODE, BYTES = (1, 2, 0), (0, 1), (1, 0)
 """The powers of the length that each cost is a sum of; the first alone where one length was timed."""
 
@@ -43,7 +46,7 @@ def advise(
 
     Args:
         loaded: the model.
-        recipes: what is predicted; a recipe without a method is passed over.
+        recipes: what is predicted; a recipe without a method is passed over, one that changes weights refused.
         lengths: tokens of the prompts.
         batch: sequences that are read at once.
         seconds: how long it may take; divided between the recipes.
@@ -57,7 +60,8 @@ def advise(
     lengths, model = _checked(loaded, lengths, batch, seconds), loaded.model
     copy, matrix = copy_bandwidth(model.device), matrix_throughput(model.dtype, model.device)
     prober = Prober(loaded, batch, lengths, seed)
-    wanted = [recipe for recipe in recipes if len(recipe)]
+    wanted = [recipe for recipe in recipes if len(recipe) and not len(recipe.weights)]
+    changing = {str(recipe): NOT_PREDICTED for recipe in recipes if len(recipe.weights)}
     with noted() as notes:
         left = seconds - (time.perf_counter() - begun)
         found, refused, late = probe_all(prober, wanted, left, progress)
@@ -75,7 +79,7 @@ def advise(
         machine=Machine(copy, matrix, _overhead(model, dense.at(min(prober.dense)), copy)),
         dense=Predicted(str(Recipe()), tuple(map(dense.at, lengths)), sum(map(len, prober.dense.values()))),
         predicted=tuple(sorted(predicted, key=lambda p: p.forecasts[-1].decode)),
-        refused=refused,
+        refused=refused | changing,
         late=late,
         layers=len(prober.sample.stands_for) or of,
         of=of,

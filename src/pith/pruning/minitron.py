@@ -37,10 +37,11 @@ class Minitron(Pruner):
     norms, so that a model whose hidden width was cut has to be retrained before it is of use.
 
     Deviates: channels are scored by what the last matrix reads, after the gate, and heads inside their groups, as the
-    authors' library does and the paper, whose models have no gate, does not; what pruned heads would leave is not
-    folded into kept ones (the paper's formula names a head that does not exist, and the library has none). Shares are
-    given, not searched: the paper retrains each candidate. The hidden width stays by default, since there is no
-    retraining. Of blocks the paper scores perplexity without each too, which costs a pass for each.
+    authors' library does and the paper, whose models have no gate, does not. Of a head the library takes the norm over
+    its numbers last. What pruned heads would leave is not folded into kept ones (the paper's formula names a head that
+    does not exist, and the library has none). Shares are given, not searched: the paper retrains each candidate. The
+    hidden width stays by default, since there is no retraining. Of blocks the paper scores perplexity without each too,
+    which costs a pass for each.
     """
 
     paper: ClassVar[Paper] = Paper(
@@ -115,10 +116,10 @@ def activations(model: Any, calibration: Calibration) -> dict[str, Tensor]:
     length, query = calibration.tokens.shape[1], heads(model)[0]
     found: dict[str, list[Tensor]] = {"hidden": [], "channels": [], "heads": [], "blocks": []}
     for stage in walk(model, replace(calibration, folder=None)):
-        of, sums = parts(stage.block), [_Sum(length) for _ in range(4)]
+        of, sums = parts(stage.block), [SequenceNorms(length) for _ in range(4)]
         width = weight_of(of.o).shape[1] // query
 
-        def add_heads(rows: Float[Tensor, "token in"], total: _Sum = sums[3], width: int = width) -> None:
+        def add_heads(rows: Float[Tensor, "token in"], total: SequenceNorms = sums[3], width: int = width) -> None:
             total.add(rearrange(rows, "token (head dim) -> token head dim", dim=width).norm(dim=-1))
 
         outputs = stage.observe({of.q: sums[0].add, of.up: sums[1].add, of.down: sums[2].add, of.o: add_heads})
@@ -133,18 +134,25 @@ def activations(model: Any, calibration: Calibration) -> dict[str, Tensor]:
     return {**scores, "hidden": scores["hidden"].sum(0)}
 
 
-class _Sum:
-    """Sums the squares, over sequences, of means over tokens."""
+class SequenceNorms:
+    """L2 over sequences of means over tokens of magnitudes.
+
+    Attributes:
+        length: tokens of a sequence.
+        total: the sum of squares so far.
+    """
 
     def __init__(self, length: int) -> None:
         self.length = length
         self.total: Tensor | float = 0.0
 
     def add(self, rows: Float[Tensor, "token n"]) -> None:
+        """Counts whole sequences in, one after another."""
         means = reduce(rows.float().abs(), "(text token) n -> text n", "mean", token=self.length)
         self.total = self.total + means.square().sum(dim=0)
 
     def score(self) -> Float[Tensor, " n"]:
+        """The score so far."""
         return torch.as_tensor(self.total).sqrt()
 
 

@@ -41,8 +41,8 @@ class ReALLM(Quantizer):
     says so: an order takes 1/8 to 1/4 bit for each weight and lowers the error by a few hundredths. The authors find
     the place of a column again by looking for it, and lose those that are equal; here it is kept. `steps` of tuning
     are few, and their rate higher than the authors' 1e-5, which they keep up for 200 epochs; targets are the dense
-    blocks' outputs on the inputs that the tuned blocks before give. There is no DoRA magnitude and no tuning end to end.
-    With 4 bits a code stands for one weight. Layers outside the blocks stay as they are.
+    blocks' outputs on the inputs that the tuned blocks before give. There is no DoRA magnitude, and no tuning end to
+    end. With 4 bits a code stands for one weight. Layers outside the blocks stay as they are.
     """
 
     paper: ClassVar[Paper] = Paper(
@@ -59,7 +59,7 @@ class ReALLM(Quantizer):
     rank: float = param(1 / 64, "of the low-rank part: from 1 on a number, below a share of the smaller side", ge=0)
     permute: bool = param(False, "whether columns are coded in an order in which neighbours are alike")
     hidden: int = param(16, "numbers of the decoder's network", ge=1)
-    rounds: int = param(10, "alternations of the low-rank part and the codes at most", ge=1)
+    rounds: int = param(4, "alternations of the low-rank part and the codes at most", ge=1)
     steps: int = param(60, "of tuning a block's low-rank parts", ge=0)
     rate: float = param(1e-3, "of that tuning (Adam)", ge=0)
     skip: str | tuple[str, ...] = param("lm_head", "name patterns of layers that stay as they are")
@@ -137,9 +137,7 @@ class ReALLM(Quantizer):
                 break
         return layer
 
-    def _tune(
-        self, model: Any, stage: Stage, layers: list[tuple[str, LatentLinear]], wanted: list[Float[Tensor, "..."]]
-    ) -> None:
+    def _tune(self, model: Any, stage: Stage, layers: list[tuple[str, LatentLinear]], wanted: list[Tensor]) -> None:
         """Brings the block nearer to what it gave before, by its low-rank parts alone."""
         tuned = [TunedLinear(layer) for _, layer in layers]
         for (name, _), module in zip(layers, tuned, strict=True):

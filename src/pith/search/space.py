@@ -240,6 +240,13 @@ def _answers(method: Method, prefix: str) -> dict[str, Any]:
         value, name = getattr(method, parameter.name), f"{prefix}.{parameter.name}"
         if isinstance(value, Method):
             answers |= {name: value.name, **_answers(value, f"{name}.{value.name}")}
-        elif value in parameter.sweep or (parameter.is_range and min(parameter.sweep) <= value <= max(parameter.sweep)):
+        elif value in parameter.sweep or _is_between(value, parameter):
             answers[name] = value
     return answers
+
+
+def _is_between(value: Any, parameter: Parameter) -> bool:
+    """Whether a value lies in a range that is searched; one that is no number does not."""
+    if not parameter.is_range or not isinstance(value, int | float):
+        return False
+    return bool(min(parameter.sweep) <= value <= max(parameter.sweep))

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 def duplicate(model: nn.Module) -> Any:
     """The same modules once more, over the same tensors: what is put in place of one model's is not the other's.
 
-    Tensors that were one before, such as tied embeddings, are one after. Hooks are not taken along.
+    Tensors that were one before, such as tied embeddings, are one after. Hooks stand in both.
     """
     memo: dict[int, Any] = {}
     for module in model.modules():

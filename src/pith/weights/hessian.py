@@ -28,7 +28,7 @@ class SecondMoments:
         self.matrix: Float[Tensor, "in in"] = torch.zeros(inputs, inputs, device=device)
         self.tokens = 0
 
-    def add(self, rows: Float[Tensor, "token in"], importance: Float[Tensor, token] | None = None) -> None:
+    def add(self, rows: Float[Tensor, "token in"], importance: Float[Tensor, " token"] | None = None) -> None:
         """Counts tokens in, each with its importance, 1 by default."""
         rows = rows.float()
         left = rows if importance is None else rows * importance[:, None].to(rows)
@@ -41,7 +41,7 @@ class SecondMoments:
 
 
 def moments(
-    stage: Stage, layers: Mapping[str, nn.Module], importance: Float[Tensor, token] | None = None
+    stage: Stage, layers: Mapping[str, nn.Module], importance: Float[Tensor, " token"] | None = None
 ) -> dict[str, SecondMoments]:
     """The second moments of what linear layers of a block read, with the block as it is now.
 

@@ -76,8 +76,8 @@ class PackedLinear(StandIn):
 class Int8Linear(PackedLinear):
     """A weight of one byte a number and one scale a row: W = scale * code, code from -128 to 127.
 
-    On a processor and in bfloat16, few tokens are multiplied with the codes as they lie; otherwise each forward decodes
-    the weight.
+    On a processor, in bfloat16 and with inputs that are a multiple of 16, few tokens are multiplied with the codes as
+    they lie; otherwise each forward decodes the weight.
     """
 
     kind: ClassVar[str] = "int8"
@@ -92,7 +92,8 @@ class Int8Linear(PackedLinear):
     @property
     def fast(self) -> bool:
         """See the class."""
-        return self.codes.device.type == "cpu" and self.scales.dtype == torch.bfloat16
+        # of rows that are no multiple of 16 the kernel reads past the end
+        return self.codes.device.type == "cpu" and self.scales.dtype == torch.bfloat16 and self.in_features % 16 == 0
 
     def multiply(self, x: BFloat16[Tensor, "token in"]) -> BFloat16[Tensor, "token out"]:
         """See the class."""

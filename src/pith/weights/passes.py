@@ -105,7 +105,7 @@ def negative_log_likelihood(model: Any, tokens: Int[Tensor, "batch token"]) -> f
     return float(mean.double() * tokens.numel())
 
 
-def count_of(method: Method, name: str, value: float, total: int) -> int:
+def count_of(method: Method, name: str, value: int | float, total: int) -> int:
     """How many of `total` a parameter means: a whole number is a count, any other a share, which is rounded up.
 
     Raises:

@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+import pith
+from contracts.compressors import llama
+from pith.core import InputError, Recipe
+from pith.models import builtin
+from pith.weights import Calibration, Source, calibration, of_tokens
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> object:
+    return builtin()[1]
+
+
+def test_sequences_stand_at_equal_distances_over_the_text(tokenizer: object, tmp_path: Path) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text(" ".join(map(str, range(3000))))
+    found = calibration(tokenizer, text, sequences=4, length=32)
+    tokens = tokenizer(text.read_text(), add_special_tokens=False, verbose=False).input_ids  # type: ignore[operator]
+    begin = tokenizer("").input_ids  # type: ignore[operator]
+    assert found.tokens.shape == (4, 32)
+    stride = len(tokens) // 4
+    for index, row in enumerate(found.tokens.tolist()):
+        assert row == [*begin, *tokens[index * stride : index * stride + 32 - len(begin)]]
+
+
+def test_the_builtin_text_is_the_same_every_time(tokenizer: object) -> None:
+    one, other = (calibration(tokenizer, sequences=64, length=512) for _ in range(2))
+    assert one.tokens.shape == (64, 512)
+    assert torch.equal(one.tokens, other.tokens)
+    assert len({tuple(row) for row in one.tokens.tolist()}) == 64
+    assert torch.equal(Source().calibration(tokenizer).tokens, one.tokens)
+
+
+def test_batches_hold_2048_tokens_or_one_sequence() -> None:
+    assert [len(batch) for batch in Calibration(torch.zeros(9, 512, dtype=torch.int64)).batches] == [4, 4, 1]
+    assert [len(batch) for batch in Calibration(torch.zeros(2, 4096, dtype=torch.int64)).batches] == [1, 1]
+
+
+def test_what_cannot_be_is_one_line(tokenizer: object, tmp_path: Path) -> None:
+    short, binary = tmp_path / "short.txt", tmp_path / "binary"
+    short.write_text("import os " * 20)
+    binary.write_bytes(b"\xff\xfe\x00\x80")
+    for given, words in [
+        ({"text": tmp_path / "none.txt"}, "cannot be read: No such file"),
+        ({"text": binary}, "is no text in UTF-8"),
+        ({"text": short}, "allowed are at most 0 sequences of that length"),
+        ({"sequences": 0}, "sequences=0 makes no sense; allowed is 1 or more"),
+        ({"length": 1}, "length=1 makes no sense; allowed is 2 or more"),
+    ]:
+        with pytest.raises(InputError, match=words) as caught:
+            calibration(tokenizer, **given)  # type: ignore[arg-type]
+        assert "\n" not in str(caught.value)
+    for rows in ([], [[]], [[1, 2], [3]]):
+        with pytest.raises(InputError, match="allowed are several of one length"):
+            of_tokens(rows)
+
+
+def test_what_one_method_kept_no_other_finds(tmp_path: Path) -> None:
+    texts = of_tokens([[1, 2, 3]], folder=tmp_path)
+    rtn, other = (next(iter(Recipe.parse(text))) for text in ("rtn(bits=4)", "rtn(bits=3)"))
+    mine = texts.stage(rtn, llama())
+    mine.remember("half", {"found": torch.arange(6).reshape(2, 3).T})
+    found = mine.recall("half")
+    assert found is not None
+    assert torch.equal(found["found"], torch.arange(6).reshape(2, 3).T)
+    assert mine.recall("other") is None
+    assert texts.stage(other, llama()).recall("half") is None
+    assert texts.stage(rtn, llama(tied=True)).recall("half") is None
+    assert replace(texts, tokens=torch.tensor([[1, 2, 4]])).stage(rtn, llama()).recall("half") is None
+    assert of_tokens([[1, 2, 3]]).stage(rtn, llama()).recall("half") is None
+
+
+def test_a_file_that_was_cut_off_counts_as_none(tmp_path: Path) -> None:
+    texts = of_tokens([[1, 2, 3]], folder=tmp_path).stage(next(iter(Recipe.parse("rtn()"))), llama())
+    texts.remember("half", {"found": torch.ones(3)})
+    [file] = tmp_path.rglob("half.safetensors")
+    file.write_bytes(file.read_bytes()[:-4])
+    assert texts.recall("half") is None
+
+
+def test_it_is_told_how_a_method_goes_on() -> None:
+    told: list[tuple[str, int, int]] = []
+    pith.compress(llama(), "rtn(bits=4, group_size=32)", of_tokens([[1, 2]], progress=lambda *what: told.append(what)))
+    assert told[0] == ("rtn", 0, 28)
+    assert told[-1] == ("rtn", 28, 28)
