@@ -21,6 +21,9 @@ QUICK: dict[str, Any] = {
 """Values of parameters that many methods have, where a method's default would take long or not fit."""
 
 SMALL: dict[str, str] = {
+    "amq": "amq(rtn(group_size=32), bits=4.5, sequences=1, initial=4, rounds=1, candidates=3, population=4, "
+    "generations=2)",
+    "reallm": "reallm(bits=2, rank=4, steps=2, rounds=1, learn=1)",
     "inheritune": "inheritune(keep=0.5)",
     "llm_drop": "llm_drop(drop=1)",
     "sleb": "sleb(drop=1)",

@@ -114,6 +114,17 @@ def test_bytes_are_those_on_disk_before_and_after_a_forward(name: str, dtype: to
     assert before - unsaved == pytest.approx(on_disk, rel=0.01)
 
 
+@every
+@pytest.mark.parametrize("tied", [False, True])
+def test_bytes_that_are_predicted_are_those_that_come_out(name: str, tied: bool) -> None:
+    model, before = llama(tied), copied(llama(tied))
+    predicted = next(iter(pith.Recipe.parse(small(name)))).predicted_bytes(model)  # type: ignore[attr-defined]
+    assert all(torch.equal(tensor, before[key]) for key, tensor in model.state_dict().items())
+    if predicted is None:
+        pytest.skip(f"{name} does not know before")
+    assert predicted == pytest.approx(weight_bytes(smaller(name, tied)), rel=0.01)
+
+
 def tensor_bytes(file: Path) -> int:
     """The bytes of a safetensors file after its header."""
     with file.open("rb") as opened:

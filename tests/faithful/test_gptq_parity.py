@@ -64,9 +64,7 @@ def test_the_hessian_and_its_inverse_factor() -> None:
     torch.testing.assert_close(factor.diagonal(), torch.tensor(FIXTURE["factor_diagonal"]), rtol=1e-4, atol=1e-7)
 
 
-@pytest.mark.parametrize(
-    "name", ["rows", "rows_4", "mse", "groups_128", "groups_32", "act_order", "act_order_groups"]
-)
+@pytest.mark.parametrize("name", ["rows", "rows_4", "mse", "groups_128", "groups_32", "act_order", "act_order_groups"])
 def test_grids_and_codes(name: str) -> None:
     (scale, zero, codes), (expected_scale, expected_zero, expected) = mine(CASES[name]), theirs(CASES[name])
     torch.testing.assert_close(scale, expected_scale, rtol=1e-4, atol=1e-7)
@@ -80,5 +78,3 @@ def test_a_symmetric_grid_differs_for_the_row_without_negative_weights_only() ->
     assert torch.equal(zero, expected_zero)
     assert torch.equal(codes[:-1], expected[:-1])
     torch.testing.assert_close(scale[-1], 2 * expected_scale[-1])  # theirs ends at 7/15 of the greatest weight
-
-

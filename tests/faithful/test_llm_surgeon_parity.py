@@ -54,7 +54,9 @@ def test_single_weights(case: dict[str, Any]) -> None:
     every = torch.cat([one.flatten() for one in costs]).sort().values
     assert float(every[int(case["sparsity"] * len(every))]) == pytest.approx(case["threshold"], rel=1e-4)
     # the code prunes one weight more than asked
-    assert threshold([one.flatten() for one in costs], case["sparsity"]) == every[int(case["sparsity"] * len(every)) - 1]
+    assert (
+        threshold([one.flatten() for one in costs], case["sparsity"]) == every[int(case["sparsity"] * len(every)) - 1]
+    )
     for layer, cost, after in zip(LAYERS, costs, case["after"], strict=True):
         removed = cost <= case["threshold"] * (1 + 1e-4)
         assert near(layer.without_elements(removed, case["together"] or 10_000), after)

@@ -10,11 +10,14 @@ import torch
 import transformers as hf
 
 from pith.core import InputError, PithWarning, Recipe
+from pith.core.notes import noted
 from pith.measure import Costs, from_json, measure, to_json
 from pith.measure.machine import copy_bandwidth
-from pith.measure.run import noted
 from pith.models import Loaded, Subject, load
+from pith.models.smaller import smaller
+from pith.quantization.rtn import RTN
 from pith.tasks import Needle, Perplexity
+from pith.weights.size import weight_bytes
 
 builtin = cache(lambda: load("builtin"))
 TASKS = (Needle(length=128, count=2), Perplexity(length=24, scored=3, count=2))
@@ -98,3 +101,41 @@ def test_numbers_that_make_no_sense(name: str) -> None:
 def test_a_prompt_past_the_models_positions() -> None:
     with pytest.raises(InputError, match=r"a timed prompt of 4090 tokens and 32 decoded ones takes 4122 tokens"):
         measure(builtin(), Recipe(), length=4090)
+
+
+def test_a_recipe_that_changes_weights() -> None:
+    """Bytes are those of its own model, the dense one is the one that came in, and what was said is noted each time."""
+    recipe = Recipe.parse("rtn(bits=4) + snapkv(budget=0.25, window=8)")
+    told: list[str] = []
+    found = measure(builtin(), recipe, TASKS[1:], length=128, runs=1, progress=lambda what, *_: told.append(what))
+    mine = smaller(builtin(), recipe)
+    memory, bandwidth = found.costs.memory, found.costs.bandwidth
+    assert memory.weights == weight_bytes(mine) < 0.5 * weight_bytes(builtin().model)
+    assert memory.dense_weights == weight_bytes(builtin().model)
+    assert memory.share == memory.weights / memory.dense_weights
+    assert found.bytes.measured == pytest.approx(0.25, rel=0.05)
+    assert found.bytes.claimed == 0.25
+    assert bandwidth is not None
+    assert bandwidth.read == memory.weights + found.bytes.prefill
+    scores = TASKS[1].run(Subject(mine, builtin().tokenizer, recipe.rest)).scores
+    assert found.quality[str(TASKS[1])].scores == pytest.approx(scores, abs=1e-5)
+    assert told[0] == "rtn"
+    assert measure(builtin(), Recipe.parse("snapkv"), length=64, runs=1).costs.memory.share == 1.0
+
+
+def test_the_cache_of_a_model_with_fewer_blocks_is_what_it_claims() -> None:
+    found = measure(builtin(), Recipe.parse("inheritune(keep=2) + snapkv(budget=0.5, window=8)"), length=128, runs=1)
+    assert found.bytes.claimed == 0.25
+    assert found.bytes.measured == pytest.approx(0.25, rel=0.05)
+
+
+def test_notes_of_changing_weights_stand_beside_every_result(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(RTN, "change", lambda self, model, calibration: self.warn("nothing was done"))
+    found = measure(load("builtin"), Recipe.parse("rtn(bits=8)"), TASKS[1:], length=64, runs=1)
+    assert found.costs.notes == found.answers[str(TASKS[1])].notes == ("rtn: nothing was done",)
+
+
+def test_results_of_before_weights_were_changed_can_be_read() -> None:
+    text = to_json(measure(builtin(), Recipe(), length=64, runs=1).costs).replace(', "dense_weights": null', "")
+    assert "dense_weights" not in text
+    assert from_json(Costs, text).memory.share == 1.0

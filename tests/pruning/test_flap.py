@@ -14,10 +14,10 @@ from contracts.tiny import tiny
 from pith.core import ModelError
 from pith.pruning.flap import FLAP, costs, moments, ranked_together
 from pith.weights import Calibration, blocks, parts
-from pith.weights.dropped import Dropped
-from pith.weights.narrow import Narrow
 from pith.weights.calibration import of_tokens
+from pith.weights.dropped import Dropped
 from pith.weights.folder import load_folder
+from pith.weights.narrow import Narrow
 from pith.weights.size import weight_bytes
 
 GROUPED = {"num_hidden_layers": 3, "num_key_value_heads": 2}
@@ -198,7 +198,7 @@ def test_equal_shares_leave_a_plain_model_where_the_configuration_has_biases(tmp
     assert type(smaller) is type(model)
     config = smaller.config
     assert (config.num_attention_heads, config.num_key_value_heads, config.intermediate_size) == (2, 1, 24)
-    assert config.attention_bias and config.mlp_bias and config.head_dim == 8
+    assert (config.attention_bias, config.mlp_bias, config.head_dim) == (True, True, 8)
     assert parts(blocks(smaller)[0]).o.bias.any()
     assert not parts(blocks(smaller)[0]).q.bias.any()
     tokens = drawn_tokens(2, 12, 5)

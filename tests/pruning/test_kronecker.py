@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from pith.core import ModelError
 from pith.pruning.kronecker import Layer, structured_threshold, threshold
 
 
@@ -132,3 +133,17 @@ def test_the_threshold_of_single_weights_is_the_last_within_the_share() -> None:
     assert threshold(costs, 0.39) == 1.0
     assert threshold(costs, 0.1) < 0
     assert threshold(costs, 1.0) == 5.0
+
+
+def test_a_layer_of_zeros_costs_nothing() -> None:
+    layer = Layer.of(torch.zeros(5, 6), A, G, (0.01, 0.01))
+    assert not torch.cat([layer.row_costs(), layer.column_costs()]).any()
+    everything = torch.ones(5, dtype=torch.bool), torch.ones(6, dtype=torch.bool)
+    assert not layer.without(*everything).any()
+    assert not layer.without_elements(torch.ones(5, 6, dtype=torch.bool), 4).any()
+
+
+def test_curvature_without_an_inverse_is_refused() -> None:
+    flat = torch.ones(6, 6)
+    with pytest.raises(ModelError, match=r"6 rows cannot be inverted with damping=0.0; allowed is a larger$"):
+        Layer.of(WEIGHT, flat - 2 * torch.eye(6) * 0.1, G, (0.0, 0.0))

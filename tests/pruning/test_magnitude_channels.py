@@ -75,5 +75,5 @@ def test_the_result_is_a_plain_model(name: str, tmp_path: Path) -> None:
 
 
 def test_models_without_separate_projections_are_refused() -> None:
-    with pytest.raises(ModelError, match="Phi3DecoderLayer has no self_attn.q_proj; allowed are blocks of the Llama"):
+    with pytest.raises(ModelError, match=r"Phi3DecoderLayer has no self_attn.q_proj; allowed are blocks of the Llama"):
         pith.compress(tiny("phi3"), "magnitude_channels")

@@ -139,3 +139,31 @@ def test_killed_at_any_moment_it_goes_on_and_repeats_nothing_stored(tmp_path: Pa
     assert len(counts) == 28 * 3
     # a piece that a kill took between its beginning and its storing is taken again: one for each kill at most
     assert sum(counts.values()) <= 28 * 3 + 2
+
+
+def test_weights_are_changed_once_before_workers_begin(tmp_path: Path) -> None:
+    """Of recipes whose answers are not stored yet; one that the model cannot take is asked of nobody."""
+
+    class Preparing(Notebook):
+        def prepare(self, recipe: Recipe) -> None:
+            self.taken.append(f"{recipe} prepared")
+            if "hqq" in str(recipe):
+                raise ModelError("it cannot be taken")
+
+    class Helping:
+        def answer(self, question: Question, store: Store) -> dict[str, str]:
+            watch.taken.append("workers")
+            for recipe in question.recipes:
+                for task in question.tasks:
+                    store.put(question.key(recipe, task), watch.answer(recipe, task), {})
+            return {}
+
+    watch, asked = Preparing(), question("snapkv", "rtn(bits=4)", "hqq(bits=2)", budgets=(0.5,))
+    with Store(tmp_path) as store:
+        study = compare(asked, store, watch, watch, Helping())
+        assert watch.taken[:3] == ["rtn() prepared", "hqq(bits=2) prepared", "workers"]
+        assert study.refused == {"hqq(bits=2)": "it cannot be taken"}
+        assert set(study.measurements) == {"dense", "snapkv()", "rtn()"}
+        before = len(watch.taken)
+        compare(asked, store, watch, watch, Helping())
+    assert "rtn() prepared" not in watch.taken[before:], "its answers are stored"

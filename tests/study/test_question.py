@@ -6,6 +6,7 @@ from pathlib import Path
 from pith.core import Recipe
 from pith.models import load
 from pith.study import ask, tasks_with
+from pith.weights import Source
 from study.fakes import question
 
 
@@ -57,3 +58,16 @@ def test_what_is_asked_of_a_model_names_its_weights_tokenizer_and_machine() -> N
     assert ask(loaded, (Recipe(),), (), length=64, seed=1, peak=True).key(Recipe()) != asked.key(Recipe())
     loaded.tokenizer.add_tokens(["anewword"])
     assert ask(loaded, (Recipe(),), (), length=64, seed=1).settings != asked.settings
+
+
+def test_calibration_is_a_question_of_recipes_that_read_it_only() -> None:
+    loaded = load("builtin")
+    recipes = tuple(map(Recipe.parse, ("dense", "snapkv", "rtn(bits=4)", "gptq(bits=4)")))
+    keys = []
+    for source in (Source(), Source(sequences=8)):
+        asked = ask(replace(loaded, source=source), recipes, (), length=64, seed=0)
+        assert asked.calibration == source.identity()
+        keys.append([asked.key(recipe) for recipe in recipes])
+    assert [one == other for one, other in zip(*keys, strict=True)] == [True, True, True, False]
+    without = ask(replace(loaded, source=Source("no such file")), recipes[:3], (), length=64, seed=0)
+    assert [without.key(recipe) for recipe in recipes[:3]] == keys[0][:3]

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from pith.core import InputError, ModelError, PithWarning, Recipe, StoreError
+from pith.core.sources import file_hash
 from pith.models import Loaded, load
 from pith.study import Question, Record, Settings, ask, read_record, record, tasks_with, write_record
-from pith.study.sources import file_hash
+from pith.weights import Source
 
 SETTINGS = Settings(length=64, seed=3, batch_size=4, dtype="auto", at_bytes="2MiB")
 
@@ -108,3 +109,28 @@ def test_it_is_written_whole_or_not_at_all(loaded: Loaded, tmp_path: Path, monke
         write_record(replace(made(loaded), command="another"), tmp_path)
     assert path.read_bytes() == before
     assert [p.name for p in tmp_path.iterdir()] == ["run.json"]
+
+
+def test_a_calibration_text_is_recorded_where_a_method_reads_it(loaded: Loaded, tmp_path: Path) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text("one")
+    on_file = replace(loaded, source=Source(str(text), 8, 256))
+    recipes = (Recipe(), Recipe.parse("gptq(bits=4)"))
+    settings = replace(SETTINGS, calibration=str(text), calibration_sequences=8, calibration_length=256)
+    found = record(ask(on_file, recipes, (), length=64, seed=3), on_file, settings, {}, "pith compare")
+    path = write_record(found, tmp_path / "made")
+    assert read_record(path) == found
+    assert set(found.hashes) == {"model", "tokenizer", "heldout", "calibration"}
+    found.require(ask(on_file, recipes, (), length=64, seed=3), on_file)
+    text.write_text("another")
+    with pytest.raises(InputError, match=r"the calibration text '.*text.txt' is another one"):
+        found.require(ask(on_file, recipes, (), length=64, seed=3), on_file)
+
+
+def test_a_record_of_before_weights_were_changed_can_be_read(loaded: Loaded, tmp_path: Path) -> None:
+    path = write_record(made(loaded), tmp_path)
+    data = json.loads(path.read_text())
+    for name in ("calibration", "calibration_sequences", "calibration_length"):
+        del data["settings"][name]
+    path.write_text(json.dumps(data))
+    assert read_record(path).settings == SETTINGS

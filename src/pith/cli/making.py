@@ -47,6 +47,7 @@ class Outcome:
     Attributes:
         folder: that was made.
         format: in which the model was written.
+        apart: how far the logits of what was read back lie from the model's, as a share of their length.
         model, recipe: what was asked for.
         rest: the part of the recipe that acts later and stands in a file beside the model; None where none does.
         read_with: the call that reads the folder.
@@ -60,6 +61,7 @@ class Outcome:
 
     folder: str
     format: Kind
+    apart: float
     model: str
     recipe: str
     rest: str | None
@@ -126,14 +128,15 @@ def make(options: Options) -> Outcome:
     for note in found.notes:
         say(f"note: {note}")
     del loaded  # what only the dense model holds makes room for reading back
-    kind = export(found.model, tokenizer, out, options.format)
+    written = export(found.model, tokenizer, out, options.format)
+    kind = written.format
     if kind == "pith" and options.format == "auto":
         say(f"note: only pith.load reads this folder: {compressed_tensors.refusal(found.model)}")
     if len(recipe.rest):
         recipe.rest.save(out / REST)
     shutil.rmtree(work)
     return Outcome(
-        folder=str(options.out), format=kind, model=options.model, recipe=str(recipe.weights),
+        folder=str(options.out), format=kind, apart=written.apart, model=options.model, recipe=str(recipe.weights),
         rest=str(recipe.rest) if len(recipe.rest) else None, read_with=READERS[kind].format(options.out),
         dense_bytes=dense_bytes, bytes=weight_bytes(found.model),
         disk_bytes=sum(file.stat().st_size for file in out.glob("*.safetensors")), peak_bytes=resident_peak(),
@@ -148,8 +151,9 @@ def told(outcome: Outcome) -> list[str]:
     peak = f"{bytes_(outcome.peak_bytes)} of memory"
     if outcome.device_peak_bytes:
         peak += f" and {bytes_(outcome.device_peak_bytes)} of the accelerator's"
+    logits = f"logits {percent(outcome.apart)} apart" if outcome.apart > 1e-4 else "the same logits"
     lines = [
-        f"{outcome.folder}: {outcome.model} with {outcome.recipe}, as {outcome.format}; read back: same logits",
+        f"{outcome.folder}: {outcome.model} with {outcome.recipe}, as {outcome.format}; read back: {logits}",
         f"weights: {bytes_(outcome.dense_bytes)} before, {bytes_(outcome.bytes)} now ({share}), "
         f"{bytes_(outcome.disk_bytes)} on disk; at most {peak} taken",
     ]

@@ -136,7 +136,7 @@ class Parametrised:
             if given not in known:
                 has = ", ".join(known) or "none"
                 raise ParameterError(f"{cls.name} has no parameter {given!r}{nearest(given, known)}; it has: {has}")
-        return cls(**values)
+        return cls(**{name: _as_value(value) for name, value in values.items()})
 
     @classmethod
     def parameters(cls) -> list[Parameter]:

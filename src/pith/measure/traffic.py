@@ -11,7 +11,9 @@ from pith.core import Recipe
 from pith.measure.machine import copy_bandwidth
 from pith.measure.measurement import Bandwidth
 from pith.measure.seconds import Run
+from pith.weights.experts import SplitExperts
 from pith.weights.size import weight_bytes
+from pith.weights.standin import stand_ins
 
 
 def bandwidth(model: Any, recipe: Recipe, run: Run, decode: float) -> Bandwidth:
@@ -40,7 +42,7 @@ def bytes_read(model: Any, recipe: Recipe, run: Run) -> int | None:
 
 
 def weights_read(model: nn.Module) -> int | None:
-    """The bytes of weights that one token touches; None where a router's choice cannot be told.
+    """The bytes of weights that one token touches; None where a stand-in or a router leaves that open.
 
     Of a table that is only looked up one row counts; tied to the head, it is multiplied and counts whole. Of experts
     the share that a token is sent to counts: those of modules called `experts`, `num_experts_per_tok` of each.
@@ -48,7 +50,7 @@ def weights_read(model: nn.Module) -> int | None:
     config = model.config.get_text_config(decoder=True)  # type: ignore[operator, union-attr]
     chosen = getattr(config, "num_experts_per_tok", None)
     groups = [module for name, module in model.named_modules() if name.rpartition(".")[2] == "experts"]
-    if bool(chosen) != bool(groups):
+    if bool(chosen) != bool(groups) or not all(part.reads_all for part in stand_ins(model).values()):
         return None
     left_out = sum(_bytes([table.weight]) * (len(table.weight) - 1) // len(table.weight) for table in _looked_up(model))
     for group in groups:
@@ -60,12 +62,10 @@ def weights_read(model: nn.Module) -> int | None:
 
 
 def _count(experts: nn.Module) -> int:
-    """How many experts there are in a list of them, in tensors that hold all of them, or in a list for each matrix."""
+    """How many experts there are in a list of them, in modules of their own, or in tensors that hold all of them."""
     if isinstance(experts, nn.ModuleList):
         return len(experts)
-    fused = [len(tensor) for tensor in experts.parameters() if tensor.ndim == 3]
-    lists = [len(module) for module in experts.children() if isinstance(module, nn.ModuleList)]
-    return next(iter([*fused, *lists]), 0)
+    return experts.count if isinstance(experts, SplitExperts) else len(next(experts.parameters()))
 
 
 def _looked_up(model: nn.Module) -> list[nn.Embedding]:

@@ -60,7 +60,7 @@ class FlexiGPT(Pruner):
         0.3, "blocks that are replaced: a whole number, or a share of all", ge=0, sweep=(0.5, 0.1)
     )
     rank: int | float = param(0.0625, "rank of the differences: a whole number, or a share of the hidden width", ge=0)
-    gain: float = param(0.01, "where the gains of outputs start", ge=0)
+    gain: float = param(0.1, "where the gains of outputs start", ge=0)
     steps: int = param(48, "training steps", ge=0)
     rate: float = param(0.004, "learning rate at the first step", ge=0)
     seed: int = param(0, "of the order in which texts are trained on")

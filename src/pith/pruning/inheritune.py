@@ -40,7 +40,9 @@ class Inheritune(Pruner):
 
     def change(self, model: Any, calibration: Calibration) -> None:
         """Removes the blocks behind."""
+        calibration.told(0, 1)
         keep_blocks(model, range(self._count(model)))
+        calibration.told(1, 1)
 
     def predicted_bytes(self, model: Any) -> int | None:
         """What is left."""

@@ -9,6 +9,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from pith.core import ModelError
+
 
 @dataclass(frozen=True)
 class Layer:
@@ -39,7 +41,11 @@ class Layer:
         g: Float[Tensor, "out out"],
         damping: tuple[float, float],
     ) -> Layer:
-        """The layer in double precision; the damping of A and of G is a share of the mean of their diagonals."""
+        """The layer in double precision; the damping of A and of G is a share of the mean of their diagonals.
+
+        Raises:
+            ModelError: so little damping does not do.
+        """
         weight, a, g = weight.double(), a.double(), g.double()
         rows, columns = weight.any(dim=1) & (g.diagonal() > 0), weight.any(dim=0) & (a.diagonal() > 0)
         weight, a, g = weight[rows][:, columns], a[columns][:, columns], g[rows][:, rows]
@@ -94,7 +100,12 @@ class Layer:
 
 def _inverse(matrix: Float[Tensor, "n n"], damping: float) -> Float[Tensor, "n n"]:
     damped = matrix + torch.eye(len(matrix)).to(matrix) * (damping * matrix.diagonal().mean())
-    return torch.cholesky_inverse(torch.linalg.cholesky(damped))
+    factor, failed = torch.linalg.cholesky_ex(damped)
+    if failed:
+        raise ModelError(
+            f"curvature of {len(matrix)} rows cannot be inverted with damping={damping}; allowed is a larger"
+        )
+    return torch.cholesky_inverse(factor)
 
 
 def _share(inverse: Float[Tensor, "n n"], removed: Bool[Tensor, " n"]) -> Float[Tensor, "n removed"]:

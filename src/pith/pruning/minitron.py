@@ -15,6 +15,8 @@ from transformers.initialization import no_init_weights
 
 from pith.core import ModelError, Paper, param
 from pith.weights import Calibration, Pruner, blocks, heads, parts, set_bias, set_weight, stand_ins, walk, weight_of
+from pith.weights.duplicate import duplicate
+from pith.weights.size import weight_bytes
 from pith.weights.structure import keep_blocks, keep_channels, keep_heads
 
 _MULTIPLE = 8
@@ -66,6 +68,12 @@ class Minitron(Pruner):
             scores = activations(model, calibration)
             calibration.remember("scores", scores)
         first = embedded(model, calibration)
+        kept = self._cut(model, scores)
+        if len(kept) < first.shape[-1]:
+            _require_same(embedded(model, calibration), first[..., kept], model)
+
+    def _cut(self, model: Any, scores: dict[str, Tensor]) -> Int[Tensor, " kept"]:
+        """Cuts everything, and returns which hidden numbers are left."""
         self._narrow(model, scores)
         config = model.config.get_text_config(decoder=True)
         kept = best(scores["hidden"], self._hidden(config))
@@ -74,11 +82,21 @@ class Minitron(Pruner):
             keep_hidden(model, kept)
             config.hidden_size = len(kept)
         as_configured(model)
-        if len(kept) < first.shape[-1]:
-            _require_same(embedded(model, calibration), first[..., kept], model)
         count = share(len(scores["blocks"]), self.blocks, "blocks")
         if count < len(scores["blocks"]):
             keep_blocks(model, best(scores["blocks"], count).tolist())
+        return kept
+
+    def predicted_bytes(self, model: Any) -> int | None:
+        """Those of a plain model of the widths that are left."""
+        own = duplicate(model)
+        with torch.no_grad():
+            query = heads(own)[0]
+            width = {"channels": weight_of(parts(blocks(own)[0]).down).shape[1], "heads": query, "blocks": 1}
+            scores = {name: torch.zeros(len(blocks(own)), size) for name, size in width.items()}
+            hidden = own.config.get_text_config(decoder=True).hidden_size
+            self._cut(own, {**scores, "blocks": scores["blocks"][:, 0], "hidden": torch.zeros(hidden)})
+        return weight_bytes(own)
 
     def _narrow(self, model: Any, scores: dict[str, Tensor]) -> None:
         """Cuts channels and heads, and says so in the configuration."""

@@ -27,6 +27,7 @@ class RoutedMLP(StandIn):
     """
 
     kind: ClassVar[str] = "routed_mlp"
+    reads_all: ClassVar[bool] = False
 
     def __init__(self, replaced: nn.Module, experts: int, width: int, dtype: torch.dtype) -> None:
         super().__init__()
@@ -47,7 +48,7 @@ class RoutedMLP(StandIn):
         counts = torch.bincount(expert, minlength=len(self.channels)).tolist()
         weights = {name: dense_of(layer) for name, layer in self.named_children() if name in _NAMES}
         result = torch.empty_like(rows)
-        for index, tokens in enumerate(order.split(counts)):
+        for index, tokens in enumerate(torch.split(order, counts)):
             if len(tokens):
                 result[tokens] = self._expert(rows[tokens], self.channels[index].long(), weights)
         return result.view_as(x)

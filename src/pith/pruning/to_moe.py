@@ -82,7 +82,7 @@ class ToMoE(Pruner):
         logits = net.logits()
         counts = widths_within([one.detach() for one in logits], self.active)
         for name, mlp, one, count, layer in zip(names, dense, logits, counts, net.layers, strict=True):
-            model.set_submodule(name, _routed(mlp, one.detach(), count, layer.router.detach()))
+            model.set_submodule(name, _routed(mlp, one.detach(), count, layer.router.detach()))  # type: ignore[operator]
         self.warn("a forward gathers the weights of experts, which for single tokens is slower than the dense MLP")
 
     def _train(
@@ -244,7 +244,7 @@ def widths_within(logits: Sequence[Float[Tensor, "expert channel"]], active: flo
     layer = torch.cat([torch.full((len(one),), index) for index, one in enumerate(worth)])
     total = max(round(active * len(layer)), len(logits))
     best = torch.cat(worth).argsort(descending=True, stable=True)[:total].cpu()
-    return torch.bincount(layer[best], minlength=len(logits)).tolist()  # type: ignore[no-any-return]
+    return torch.bincount(layer[best], minlength=len(logits)).tolist()
 
 
 def begun(calibration: Calibration, net: nn.Module, optimizer: torch.optim.Optimizer, steps: int) -> int:
@@ -281,7 +281,7 @@ def _routed(
 ) -> RoutedMLP:
     """The routed MLP: experts of the best channels by logits, over the channels that any of them has."""
     best = logits.topk(width, dim=-1).indices.sort(dim=-1).values
-    union: Int[Tensor, " channel"] = best.unique()
+    union: Int[Tensor, " channel"] = torch.unique(best)
     for name in ("gate_proj", "up_proj"):
         if (layer := getattr(dense, name, None)) is not None:
             bias = layer.bias
@@ -289,7 +289,7 @@ def _routed(
             if bias is not None:
                 set_bias(layer, bias[union])
     set_weight(dense.down_proj, weight_of(dense.down_proj)[:, union])
-    routed = RoutedMLP(dense, *best.shape, router.dtype)
+    routed = RoutedMLP(dense, best.shape[0], best.shape[1], router.dtype)
     routed.router = nn.Parameter(router.to(dense.down_proj.weight.dtype), requires_grad=False)
     routed.channels = torch.searchsorted(union, best).to(torch.int32)
     return routed

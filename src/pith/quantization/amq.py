@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from pith.core import ModelError, Paper, param
+from pith.core import ModelError, Paper, Patterns, param
 from pith.quantization.gptq import GPTQ
 from pith.quantization.hqq import HQQ
 from pith.quantization.rbf import CubicRBF
@@ -32,7 +32,7 @@ class AMQ(Quantizer):
         JSD(p || q) = 1/2 KL(p || m) + 1/2 KL(q || m),   m = (p + q) / 2
         pinned to 4 bits: layers that alone at 2 bits, all others at 4, lose over `threshold` times the median
         then, `rounds` times: predict the loss from what was measured; search (predicted loss, bits); measure the best
-                                                                                                  (section 3, algorithm 1)
+                                                                                       (section 3, algorithm 1)
 
     Proxies are layers packed by `hqq`, once for each width, and swapped in. The predictor is a cubic radial basis
     function with a linear tail, the search NSGA-II. At last the widths with the least measured loss whose bits keep
@@ -56,7 +56,9 @@ class AMQ(Quantizer):
     )
     trains: ClassVar[bool] = True
 
-    bits: float = param(3.25, "of a weight on average at most, scales counted in", ge=2.0, le=6.0, sweep=(2.5, 4.25))
+    bits: int | float = param(
+        3.25, "of a weight on average at most, scales counted in", ge=2.0, le=6.0, sweep=(2.5, 4.25)
+    )
     of: WeightQuantizer = param(
         GPTQ(), "the quantizer that packs the layers at last, with its groups, but not its bits"
     )
@@ -76,7 +78,7 @@ class AMQ(Quantizer):
         proxies = Proxies(model, layers, self.of, calibration.tokens[: self.sequences])
         genes = self._search(proxies, calibration)
         proxies.take_back()
-        chosen = {name: WIDTHS[gene] for name, gene in zip(layers, genes.tolist(), strict=True)}
+        chosen = Patterns({name: WIDTHS[gene] for name, gene in zip(layers, genes.tolist(), strict=True)})
         replace(self.of, bits=chosen).change(model, calibration)
 
     def _search(self, proxies: Proxies, calibration: Calibration) -> Int[Tensor, " layer"]:
@@ -174,7 +176,7 @@ class Proxies:
         self, model: Any, layers: dict[str, nn.Module], of: WeightQuantizer, tokens: Int[Tensor, "sequence token"]
     ) -> None:
         self.names, self._model, self._plain = list(layers), model, layers
-        self._batches = list(tokens.to(model.device).split(max(2048 // max(tokens.shape[1], 1), 1)))
+        self._batches = list(torch.split(tokens.to(model.device), max(2048 // max(tokens.shape[1], 1), 1)))
         self._dense = [self._logits(batch) for batch in self._batches]
         hqq = HQQ(group_size=of.group_size, skip=of.skip)
         self._packed: list[list[nn.Module]] = []
@@ -185,7 +187,7 @@ class Proxies:
                 row.append(model.get_submodule(name))
                 model.set_submodule(name, layer)
             self._packed.append(row)
-        weights = [layer.weight.numel() for layer in layers.values()]  # type: ignore[union-attr, operator]
+        weights = [layer.weight.numel() for layer in layers.values()]  # type: ignore[operator]
         held = [[8.0 * sum(b.nbytes for b in packed.buffers()) for packed in row] for row in self._packed]
         self._cost = torch.tensor(held, dtype=torch.float64) / sum(weights)
 
@@ -223,7 +225,7 @@ class Archive:
         if (kept := self.kept(key)) is not None:
             self.add(*kept)
             return
-        losses = []
+        losses: list[float] = []
         for row in genes.tolist():
             self._calibration.told(len(self.losses) + len(losses), self._total)
             losses.append(self._proxies.loss(row))
@@ -246,7 +248,7 @@ def divergence(
 ) -> Float[Tensor, " position"]:
     """The Jensen-Shannon divergence of the distributions that two logits stand for, in nats."""
     parts = []
-    for first, second in zip(dense.split(at_once), other.split(at_once), strict=True):
+    for first, second in zip(torch.split(dense, at_once), torch.split(other, at_once), strict=True):
         p, q = first.float().log_softmax(-1), second.float().log_softmax(-1)
         mean = (0.5 * (p.exp() + q.exp())).clamp(min=_EPS).log()
         parts.append(0.5 * ((p.exp() * (p - mean)).sum(-1) + (q.exp() * (q - mean)).sum(-1)))

@@ -57,12 +57,13 @@ class BitDistiller(WeightQuantizer):
         "DD-DuDa/BitDistiller",
     )
     trains: ClassVar[bool] = True
+    trains: ClassVar[bool] = True
     symmetric: ClassVar[bool] = False  # type: ignore[misc]  # no parameter: both sides are cut apart
 
     bits: Bits | Patterns = param(
         2, 'of a weight; by name pattern too, as {"*.down_proj": 3, "*": 2}', sweep=(2, 3, 4, 8)
     )
-    steps: int = param(100, "updates of the weights; with 0 they are only cut", ge=0)
+    steps: int = param(50, "updates of the weights; with 0 they are only cut", ge=0)
     batch: int = param(4, "sequences of an update", ge=1)
     learning_rate: float = param(1e-3, "of AdamW, constant", ge=0)
     gamma: float | None = param(None, "weight of KL(student || teacher); none is the teacher's confidence", ge=0, le=1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 BLOCK, BLOCKS = 64, 256
@@ -62,12 +62,12 @@ class Scales:
         scale = offset + step / 255 top
 
     Attributes:
-        steps: [block], as uint8.
+        steps: [block].
         tops: the largest of every `BLOCKS` scales, less the offset.
         offset: the least scale, [1].
     """
 
-    steps: Int[Tensor, " block"]
+    steps: UInt8[Tensor, " block"]
     tops: Float[Tensor, " superblock"]
     offset: Float[Tensor, 1]
 
@@ -93,7 +93,7 @@ def fit_scales(weight: Float[Tensor, "out in"]) -> Scales:
 def vectors(weight: Float[Tensor, "out in"], run: int) -> Float[Tensor, "row input run"]:
     """Runs of vertically neighbouring weights; rows are filled up with zeros to a whole run."""
     filled = torch.nn.functional.pad(weight, (0, 0, 0, -weight.shape[0] % run))
-    return filled.unflatten(0, (-1, run)).transpose(1, 2)
+    return torch.unflatten(filled, 0, (-1, run)).transpose(1, 2)
 
 
 def from_vectors(parts: Float[Tensor, "row input run"], out: int) -> Float[Tensor, "out in"]:
@@ -105,9 +105,10 @@ def column_order(weight: Float[Tensor, "out in"]) -> Int[Tensor, "strip in"]:
     """For every strip of rows the columns in an order in which neighbours are alike.
 
     The first columns keep their places; each that follows is the one, of those left, that is nearest to the mean of the
-    `WINDOW` that were placed last.
+    `WINDOW` that were placed before the last one, as in the authors' code.
     """
-    strips = torch.nn.functional.pad(weight.float(), (0, 0, 0, -weight.shape[0] % STRIP)).unflatten(0, (-1, STRIP))
+    filled = torch.nn.functional.pad(weight.float(), (0, 0, 0, -weight.shape[0] % STRIP))
+    strips = torch.unflatten(filled, 0, (-1, STRIP))
     count, _, inputs = strips.shape
     kept = min(WINDOW + 1, inputs)
     order = torch.arange(inputs, device=weight.device).repeat(count, 1)
@@ -115,7 +116,7 @@ def column_order(weight: Float[Tensor, "out in"]) -> Int[Tensor, "strip in"]:
     placed[:, :kept] = True
     squares = strips.square().sum(1)
     for at in range(kept, inputs):
-        latest = order[:, at - WINDOW : at, None].transpose(1, 2).expand(-1, strips.shape[1], -1)
+        latest = order[:, at - WINDOW - 1 : at - 1, None].transpose(1, 2).expand(-1, strips.shape[1], -1)
         mean = strips.gather(2, latest).mean(-1, keepdim=True)
         distance = squares - 2 * (mean * strips).sum(1)  # less the square of the mean, which is the same for all
         order[:, at] = distance.masked_fill(placed, torch.inf).argmin(1)
@@ -159,7 +160,7 @@ def cheapest_codes(
     against = torch.cat([-2 * flat, flat**2], dim=1).T.contiguous()
     weights = scales.square()
     read = torch.cat([weights * targets, weights], dim=-1)
-    return torch.cat([_cheapest(part, against, count) for part in read.split(_AT_ONCE)])
+    return torch.cat([_cheapest(part, against, count) for part in torch.split(read, _AT_ONCE)])
 
 
 def _cheapest(

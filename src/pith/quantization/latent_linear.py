@@ -83,6 +83,7 @@ class LatentLinear(StandIn):
         self.shape, self.in_features, self.out_features = shape, shape.inputs, shape.out
         for name, (size, stored) in shape.tensors().items():
             self.register_buffer(name, torch.empty(size, dtype=stored))
+        self.places: Tensor
         self.bias = nn.Parameter(torch.empty(shape.out, dtype=dtype), requires_grad=False) if shape.bias else None
 
     def forward(self, x: Float[Tensor, "... in"]) -> Float[Tensor, "... out"]:
@@ -99,8 +100,7 @@ class LatentLinear(StandIn):
         weight = from_vectors(parts, shape.out).mul_(scale)
         if not shape.permuted:
             return weight
-        places: Int[Tensor, "strip in"] = self.places
-        return weight.gather(1, places.long().repeat_interleave(STRIP, dim=0)[: shape.out])
+        return weight.gather(1, self.places.long().repeat_interleave(STRIP, dim=0)[: shape.out])
 
     def dense(self) -> Float[Tensor, "out in"]:
         """The whole weight, in float32."""
@@ -129,6 +129,14 @@ class LatentLinear(StandIn):
         self.left, self.right = (part.to(STORED) for part in low)
         if order is not None:
             self.places = order.argsort(dim=1).to(self.places.dtype)
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Any:
+        """What stands for the weight goes along to another device, and keeps its dtype, for which codes were chosen."""
+        held = dict(self.named_buffers(recurse=False))
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        for name, buffer in held.items():
+            setattr(self, name, buffer.to(getattr(self, name).device))
+        return self
 
     def plan(self) -> dict[str, Any]:
         """See `StandIn`."""

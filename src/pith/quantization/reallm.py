@@ -56,9 +56,12 @@ class ReALLM(Quantizer):
 
     bits: Literal[2, 3, 4] = param(3, "of a code for each weight that it stands for", sweep=(2, 3, 4))
     bucket: Literal[1, 2] = param(2, "weights that a code stands for; with 4 bits 1")
-    rank: float = param(1 / 64, "of the low-rank part: from 1 on a number, below a share of the smaller side", ge=0)
+    rank: int | float = param(
+        1 / 64, "of the low-rank part: from 1 on a number, below a share of the smaller side", ge=0
+    )
     permute: bool = param(False, "whether columns are coded in an order in which neighbours are alike")
     hidden: int = param(16, "numbers of the decoder's network", ge=1)
+    learn: int = param(10, "rounds of choosing codes for the decoder and learning the decoder for them", ge=0)
     rounds: int = param(4, "alternations of the low-rank part and the codes at most", ge=1)
     steps: int = param(60, "of tuning a block's low-rank parts", ge=0)
     rate: float = param(1e-3, "of that tuning (Adam)", ge=0)
@@ -124,7 +127,7 @@ class ReALLM(Quantizer):
             spread = scales.spread(*turned.shape)
             targets, each = (latent.vectors(part, shape.run) for part in (turned / spread, spread))
             if decoder is None:
-                decoder = latent.fit_decoder(targets, each, 2**shape.bits, (self.hidden, 10, 40), generator)
+                decoder = latent.fit_decoder(targets, each, 2**shape.bits, (self.hidden, self.learn, 40), generator)
                 decoder = decoder.stored_as(STORED)
             before = layer.state_dict()
             layer.hold(latent.cheapest_codes(targets, each, decoder.table()), scales, decoder, low, order)

@@ -33,13 +33,14 @@ class RSQ(GPTQ):
 
     It takes models of the Llama kind without experts, with root-mean-square norms before each part and none after it.
 
-    Deviates: as `gptq` does, but layers of a block are rounded one after another, and symmetric grids are those of the
-    code: from -max|w| to max|w|, with one more step below, ranges searched. Groups of 128 by default, whole rows in the
-    paper. The paper's H has r squared, with features scaled by r; the code scales them by its root, as here. `least` is
-    that of the code's scripts; the paper has 0.01. What the MLP's last layer reads is not rotated, nor are heads with
-    one another: both need a Hadamard transform in every forward. The code subtracts means from embeddings, which is
-    neutral for layer norms only; here they stay. Sizes that are no powers of two have a random orthogonal factor. A
-    model is refused if it gives something else after its rotation.
+    Deviates: as `gptq` does, but layers of a block are rounded one after another and ranges are searched. Grids are
+    asymmetric in groups of 128 as for every quantizer here; the paper's are symmetric over whole rows. `symmetric`
+    gives the code's: a step of max|w| / (2^(bits - 1) - 1), one more step below 0 than above. The paper's H has r
+    squared, features scaled by r; the code scales them by its root, as here. `least` is that of the code's scripts; the
+    paper has 0.01. What the MLP's last layer reads is not rotated, nor are heads with one another: both need a Hadamard
+    transform in every forward. The code subtracts means from embeddings, which is neutral for layer norms only; here
+    they stay. Sizes that are no powers of two have a random orthogonal factor. A model is refused if it gives something
+    else after its rotation.
     """
 
     paper: ClassVar[Paper] = Paper(
@@ -50,7 +51,6 @@ class RSQ(GPTQ):
         "ylsung/rsq",
     )
 
-    symmetric: bool = param(True, "whether a grid reaches as far below 0 as above; with 8 bits always")
     true_sequential: bool = param(True, "whether layers of a block read what those before them, already rounded, give")
     mse: bool = param(True, "whether each grid's range is made smaller where that comes nearer to the weights")
     rotate: bool = param(True, "whether the model is rotated before")

@@ -16,7 +16,7 @@ def proposed(
     first: Int[Tensor, "choice layer"],
     free: list[int],
     size: tuple[int, int, int],
-) -> Int[Tensor, "choice layer"]:
+) -> Int[Tensor, "found layer"]:
     """All choices that a search looked at, each once, in the order in which it came to them.
 
     Args:
@@ -35,7 +35,9 @@ def proposed(
             population_size=population, crossover_prob=0.9, mutation_prob=0.1, seed=seed
         )
         study = optuna.create_study(directions=["minimize", "minimize"], sampler=sampler)
-        genes = {str(index): optuna.distributions.IntDistribution(0, _GENES - 1) for index in free}
+        genes: dict[str, optuna.distributions.BaseDistribution] = {
+            str(index): optuna.distributions.IntDistribution(0, _GENES - 1) for index in free
+        }
         for row in first[:population].tolist():
             study.enqueue_trial({name: row[int(name)] for name in genes})
         looked_at: dict[tuple[int, ...], None] = {}

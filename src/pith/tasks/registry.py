@@ -20,7 +20,7 @@ SUITES: dict[str, tuple[str, ...]] = {
         "niah_single_1", "niah_single_2", "niah_single_3", "niah_multikey_1", "niah_multikey_2", "niah_multikey_3",
         "niah_multivalue", "niah_multiquery", "vt", "cwe", "fwe", "qa_1", "qa_2",
     ),
-    "kick": ("kick_factoid", "kick_retrieval", "kick_choice", "kick_generation"),
+    "kick": ("kick_factoid", "kick_choice", "kick_reasoning", "kick_retrieval", "kick_generation"),
 }  # fmt: skip
 """Words that stand for several tasks; parameters given to such a word go to each of them."""
 

@@ -46,12 +46,31 @@ def parts(block: nn.Module) -> Parts:
         ModelError: the block is not of the Llama kind; the message names what it lacks.
     """
     attention, mlp = _part(block, "self_attn"), _part(block, "mlp")
-    q, k, v, o = (_linear(block, f"self_attn.{letter}_proj") for letter in "qkvo")
-    gate = _linear(block, "mlp.gate_proj") if hasattr(mlp, "gate_proj") else None
-    up, down = _linear(block, "mlp.up_proj"), _linear(block, "mlp.down_proj")
+    q, k, v, o = attention_linears(block)
+    gate, up, down = mlp_linears(block)
     attention_norm, mlp_norm = (_first(block, names) for names in NORMS_BEFORE.values())
     output_norms = hasattr(block, "post_feedforward_layernorm")
     return Parts(attention, mlp, attention_norm, mlp_norm, q, k, v, o, gate, up, down, output_norms)
+
+
+def attention_linears(block: nn.Module) -> tuple[nn.Module, nn.Module, nn.Module, nn.Module]:
+    """q, k, v and o of a block, whatever else is in it.
+
+    Raises:
+        ModelError: it has no attention of the Llama kind.
+    """
+    q, k, v, o = (_linear(block, f"self_attn.{letter}_proj") for letter in "qkvo")
+    return q, k, v, o
+
+
+def mlp_linears(block: nn.Module) -> tuple[nn.Module | None, nn.Module, nn.Module]:
+    """Gate, up and down of a block, whatever else is in it.
+
+    Raises:
+        ModelError: it has no MLP of the Llama kind.
+    """
+    gate = _linear(block, "mlp.gate_proj") if hasattr(_part(block, "mlp"), "gate_proj") else None
+    return gate, _linear(block, "mlp.up_proj"), _linear(block, "mlp.down_proj")
 
 
 def heads(model: Any) -> tuple[int, int, int]:

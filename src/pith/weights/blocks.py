@@ -42,6 +42,9 @@ def _path(model: Any) -> str:
         for name, module in model.named_modules()
         if isinstance(module, nn.ModuleList) and len(module) == count and not any(p.isdigit() for p in name.split("."))
     ]
+    if len(lists) > 1:  # a tower of another kind may be as deep
+        decoder = {id(module) for module in model.get_decoder().modules()}
+        lists = [name for name in lists if id(model.get_submodule(name)) in decoder]
     if len(lists) != 1:
         raise ModelError(f"{type(model).__name__} has {len(lists)} lists of {count} blocks; one is needed")
     return lists[0]

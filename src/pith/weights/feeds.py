@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from pith.weights.blocks import Stage
+from pith.weights.experts import SplitExperts
 from pith.weights.linears import is_linear, linears, set_bias, set_weight, weight_of
 
 _PAIRS = (
@@ -51,13 +52,15 @@ def feeds(stage: Stage) -> tuple[list[Feed], list[str]]:
     a router, are found out, and layers with something between them that does not keep a factor.
     """
     layers = dict(linears(stage.block))
-    inputs, norms, before = _first_reads(stage, layers)
+    experts = {name: one for name, one in stage.block.named_modules() if isinstance(one, SplitExperts)}
+    inputs, norms, before = _first_reads(stage, layers | experts)
     sets: list[list[str]] = []
     for name in layers:
         same = next((one for one in sets if _same(inputs.get(one[0]), inputs.get(name))), None)
         sets.append([name]) if same is None else same.append(name)
     sources: dict[int, Source] = {}
-    refused: list[str] = []
+    routed = [inputs.get(name) for name in experts]
+    refused = [f"{stage.name}.{norm}" for norm, _, given in norms if any(_same(given, one) for one in routed)]
     change = (before - stage.inputs[0]).norm()
 
     def keeps(pairs: Iterable[tuple[Source, list[nn.Module]]]) -> bool:
@@ -69,11 +72,12 @@ def feeds(stage: Stage) -> tuple[list[Feed], list[str]]:
 
     for index, names in enumerate(sets):
         for norm, module, given in norms:
-            if _same(given, inputs.get(names[0])):
+            path = f"{stage.name}.{norm}"
+            if path not in refused and _same(given, inputs.get(names[0])):
                 if keeps([(module, [layers[name] for name in names])]):
                     sources[index] = module
                 else:
-                    refused.append(f"{stage.name}.{norm}")
+                    refused.append(path)
     alone = {names[0]: index for index, names in enumerate(sets) if len(names) == 1 and index not in sources}
     for candidates in _pairs(layers, [name for name in alone if name in inputs]):
         if keeps((layers[source], [layers[reader]]) for source, reader in candidates):

@@ -80,7 +80,7 @@ def is_pith(folder: Path) -> bool:
 
 
 def load_folder(folder: Path, dtype: torch.dtype | None = None) -> Any:
-    """The model that `save` wrote, bit for bit where the dtype is its own.
+    """The model that `save` wrote, bit for bit where the dtype is its own, in evaluation mode.
 
     Args:
         folder: where it lies.
@@ -110,6 +110,7 @@ def load_folder(folder: Path, dtype: torch.dtype | None = None) -> Any:
         model.generation_config = GenerationConfig.from_pretrained(folder)
     model.config._name_or_path = str(folder)
     as_saved(model)
+    model.eval()
     return model if dtype in (None, own) else model.to(dtype)
 
 

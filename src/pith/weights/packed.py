@@ -238,7 +238,7 @@ def pack_linear(model: Any, name: str, grid: Grid, codes: UInt8[Tensor, "out in"
         if grid.scale.shape[1] != 1 or bool((grid.zero != 128).any()):
             raise ModelError(f"{name}: 8 bits are stored with one scale a row, symmetric; allowed is no other grid")
         packed = Int8Linear(inputs, out, bias is not None, weight.dtype)
-        packed.codes = (codes.to(torch.int16) - 128).to(torch.int8)
+        packed.codes = (codes.to(torch.int16) - 128).to(torch.int8).contiguous()  # those of a Conv1D are turned
         packed.scales = grid.scale[:, 0].to(weight.dtype)
     elif grid.bits in (2, 3, 4):
         scale, zero, group = grid.scale, grid.zero, grid.group_size

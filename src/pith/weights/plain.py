@@ -15,10 +15,12 @@ from pith.weights.standin import StandIn
 _OF_NO_WEIGHT = ("training", "gradient_checkpointing", "layer_idx")
 
 
-def difference(model: Any) -> str | None:
+def difference(model: Any, widths: bool = True) -> str | None:
     """How a block that plain Transformers builds from the configuration differs from the model's; None if none does.
 
-    Stand-ins are passed over, but for narrow ones, which are taken for the plain modules that they might be.
+    Args:
+        model: stand-ins in it are passed over.
+        widths: whether narrow modules are taken for the plain ones that they might be, and not passed over too.
     """
     config = model.config
     try:
@@ -28,18 +30,18 @@ def difference(model: Any) -> str | None:
         lines = str(error).strip().splitlines() or [type(error).__name__]
         return f"the configuration is refused: {lines[-1].strip()}"
     for index, (ours, plain) in enumerate(zip(blocks(model), blocks(twin), strict=True)):
-        if found := _difference(ours, plain):
+        if found := _difference(ours, plain, widths):
             return f"block {index} {found}"
     return None
 
 
-def _difference(ours: nn.Module, plain: nn.Module) -> str | None:
+def _difference(ours: nn.Module, plain: nn.Module, widths: bool) -> str | None:
     modules = dict(plain.named_modules())
     passed: tuple[str, ...] = ()
     for name, module in ours.named_modules():
         if name.startswith(passed):
             continue
-        if isinstance(module, StandIn) and not isinstance(module, Narrow):
+        if isinstance(module, StandIn) and not (widths and isinstance(module, Narrow)):
             passed += (f"{name}.",)
             continue
         other = modules.get(name)

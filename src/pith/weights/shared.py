@@ -29,6 +29,7 @@ class SharedLinear(StandIn):
     """
 
     kind: ClassVar[str] = "shared_linear"
+    reads_all: ClassVar[bool] = False
 
     def __init__(self, base: str, inputs: int, out: int, rank: int, bias: bool, gain: bool, dtype: torch.dtype) -> None:
         super().__init__()

@@ -20,9 +20,11 @@ class StandIn(nn.Module, ABC):
 
     Class attributes:
         kind: its name in files; every class has one of its own.
+        reads_all: whether every token reads all its tensors, once, and no other module's.
     """
 
     kind: ClassVar[str]
+    reads_all: ClassVar[bool] = True
 
     @abstractmethod
     def plan(self) -> dict[str, Any]:

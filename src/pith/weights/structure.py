@@ -8,9 +8,10 @@ from typing import Any, Literal
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from transformers.cache_utils import CacheLayerMixin, DynamicCache
 
 from pith.core import ModelError
-from pith.weights.anatomy import NORMS_BEFORE, heads, parts
+from pith.weights.anatomy import NORMS_BEFORE, attention_linears, heads, mlp_linears
 from pith.weights.blocks import block_name, blocks
 from pith.weights.dropped import Dropped, NoAttention, NoMLP, NoNorm, number_layers
 from pith.weights.linears import set_bias, set_weight, weight_of
@@ -47,6 +48,7 @@ def keep_blocks(model: Any, kept: Sequence[int]) -> None:
         raise ModelError(f"blocks {list(kept)} of {count} cannot be kept; allowed are some of 0 to {count - 1}")
     path = block_name(model, 0).rpartition(".")[0]
     config = model.config.get_text_config(decoder=True)
+    attended = _attends(config)
     model.set_submodule(path, nn.ModuleList(layers[index] for index in chosen))
     lists = _of_layers(config, count)
     config.num_hidden_layers = len(chosen)
@@ -55,8 +57,10 @@ def keep_blocks(model: Any, kept: Sequence[int]) -> None:
     for name in _INDEX_LISTS:
         if (named := getattr(config, name, None)) is not None:
             setattr(config, name, [new for new, old in enumerate(chosen) if old in named])
+    if attended and not _attends(config):
+        raise ModelError(f"blocks {chosen} of {type(model).__name__} have no attention, by which tokens are counted")
     number_layers(model)
-    if len(chosen) < count and (found := difference(model)):
+    if len(chosen) < count and (found := difference(model, widths=False)):
         raise ModelError(f"{type(model).__name__} without blocks {_others(chosen, count)} is no plain model: {found}")
 
 
@@ -110,19 +114,20 @@ def keep_channels(block: nn.Module, kept: Int[Tensor, " kept"]) -> None:
         kept: indices of channels, in the order in which they will lie; none leaves what down's bias adds.
 
     Raises:
-        ModelError: the block is not of the Llama kind.
+        ModelError: it has no MLP of the Llama kind.
     """
-    found = parts(block)
+    gate, up, down = mlp_linears(block)
+    mlp = block.get_submodule("mlp")
     if not len(kept):
-        _put_dropped(block, "mlp", weight_of(found.down)[:, 0], getattr(found.down, "bias", None))
+        _put_dropped(block, "mlp", weight_of(down)[:, 0], getattr(down, "bias", None))
         return
-    for linear in (found.gate, found.up):
+    for linear in (gate, up):
         if linear is not None:
             _keep_rows(linear, kept)
-    set_weight(found.down, weight_of(found.down)[:, kept])
-    if isinstance(getattr(found.mlp, "intermediate_size", None), int):
-        found.mlp.intermediate_size = len(kept)  # type: ignore[assignment]
-    narrow(found.mlp)
+    set_weight(down, weight_of(down)[:, kept])
+    if isinstance(getattr(mlp, "intermediate_size", None), int):
+        mlp.intermediate_size = len(kept)  # type: ignore[assignment]
+    narrow(mlp)
 
 
 def keep_heads(model: Any, index: int, kept: Int[Tensor, " kept"]) -> None:
@@ -136,31 +141,32 @@ def keep_heads(model: Any, index: int, kept: Int[Tensor, " kept"]) -> None:
         kept: indices of key-value heads among those that the block has now, in the order in which they will lie.
 
     Raises:
-        ModelError: the block is not of the Llama kind, or something in its attention belongs to heads in a way that is
+        ModelError: it has no attention of the Llama kind, or something in it belongs to heads in a way that is
             not known.
     """
     block = blocks(model)[index]
-    found = parts(block)
+    q, k, v, o = attention_linears(block)
+    attention = block.get_submodule("self_attn")
     query, key, head_dim = heads(model)
     group = query // key
-    now = _rows(found.k) // head_dim
-    _require_known(found.attention, head_dim, now * group, index)
+    now = _rows(k) // head_dim
+    _require_known(attention, head_dim, now * group, index)
     if not len(kept):
-        _put_dropped(block, "attention", weight_of(found.o)[:, 0], getattr(found.o, "bias", None))
+        _put_dropped(block, "attention", weight_of(o)[:, 0], getattr(o, "bias", None))
         number_layers(model)
         return
     queries = _wide(kept, group)
-    for linear, which, of in ((found.q, queries, now * group), (found.k, kept, now), (found.v, kept, now)):
-        _keep_rows(linear, _wide(which, weight_of(linear).shape[0] // of))
-    columns = _wide(queries, weight_of(found.o).shape[1] // (now * group))
-    set_weight(found.o, weight_of(found.o)[:, columns])
-    for name, parameter in list(found.attention.named_parameters(recurse=False)):
-        setattr(found.attention, name, nn.Parameter(parameter.detach()[queries], parameter.requires_grad))
+    for linear, which, of in ((q, queries, now * group), (k, kept, now), (v, kept, now)):
+        _keep_rows(linear, _wide(which, _rows(linear) // of))
+    columns = _wide(queries, weight_of(o).shape[1] // (now * group))
+    set_weight(o, weight_of(o)[:, columns])
+    for name, parameter in list(attention.named_parameters(recurse=False)):
+        setattr(attention, name, nn.Parameter(parameter.detach()[queries], parameter.requires_grad))
     sizes = {"num_heads": queries, "num_attention_heads": queries, "num_key_value_heads": kept}
     for name, which in sizes.items():
-        if isinstance(getattr(found.attention, name, None), int):
-            setattr(found.attention, name, len(which))
-    narrow(found.attention)
+        if isinstance(getattr(attention, name, None), int):
+            setattr(attention, name, len(which))
+    narrow(attention)
 
 
 def settle(model: Any) -> None:
@@ -176,7 +182,7 @@ def settle(model: Any) -> None:
     if any(isinstance(module, Dropped) for module in blocks(model).modules()):
         return
     query, key, head_dim = heads(model)
-    sizes = {(_rows(parts(block).k) // head_dim, _rows(parts(block).up)) for block in blocks(model)}
+    sizes = {(_rows(attention_linears(block)[1]) // head_dim, _rows(mlp_linears(block)[1])) for block in blocks(model)}
     if len(sizes) != 1:
         return
     kv_heads, channels = sizes.pop()
@@ -202,15 +208,18 @@ def settle(model: Any) -> None:
 
 def _biased(model: Any, flag: str) -> list[Any]:
     """The layers that have biases where the configuration says so under this name."""
-    found = [parts(block) for block in blocks(model)]
-    if flag == "attention_bias":
-        return [linear for one in found for linear in (one.q, one.k, one.v, one.o)]
-    return [linear for one in found for linear in (one.gate, one.up, one.down) if linear is not None]
+    of = attention_linears if flag == "attention_bias" else mlp_linears
+    return [linear for block in blocks(model) for linear in of(block) if linear is not None]
 
 
 def _partly_biased(model: Any, flag: str) -> bool:
     config = model.config.get_text_config(decoder=True)
     return getattr(config, flag, None) is False and any(one.bias is not None for one in _biased(model, flag))
+
+
+def _attends(config: Any) -> bool:
+    """Whether any layer keeps keys and values."""
+    return any(isinstance(layer, CacheLayerMixin) for layer in DynamicCache(config=config).layers)
 
 
 def _of_layers(config: Any, count: int) -> dict[str, list[Any]]:

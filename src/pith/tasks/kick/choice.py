@@ -33,7 +33,7 @@ class KickChoice(Task):
     metric: ClassVar[str] = "share of right choices"
 
     choices: int = param(4, "answers to choose from", ge=2, le=20)
-    count: int = param(100, "questions", ge=1)
+    count: int = param(80, "questions", ge=1)
     seed: int = param(0, "of the draw of questions and wrong answers", ge=0)
 
     @property
@@ -69,6 +69,6 @@ class KickChoice(Task):
             others = [one for one in every if one.strip() != fact.answer.strip()]
             wrong = Random(f"{self.seed} {index}").sample(others, self.choices - 1)
             for answer in (fact.answer, *wrong):
-                prompt = Prompt.of(tokenizer, fact.asked, answer, 0)
+                prompt = Prompt.of(tokenizer, fact.question, answer, 0)
                 found.append((prompt.context, prompt.question))
         return found

@@ -1,4 +1,4 @@
-"""What whoever has read Python knows: lines that its library nearly always goes on with in one way."""
+"""What whoever has read Python's library knows: how lines of it go on that nearly always go on in one way."""
 
 from __future__ import annotations
 
@@ -15,13 +15,16 @@ from pith.core import InputError
 
 _PIECE = re.compile(r"\w+|[^\w\s]")
 
-SEEN, FILES, SHARE = 6, 4, 0.8
+SEEN, FILES, SHARE = 8, 4, 0.8
 """How often a line's beginning goes on with the answer at least, in how many files, and in what share of all places."""
+
+BEGUN = 8
+"""The characters that a question has at least; a line that begins with them like few others is passed over."""
 
 PIECES = 8
 """The words and signs of a line that are looked at."""
 
-ALIKE = 4
+ALIKE = 8
 """The most facts with one answer, so that naming the commonest word is no knowledge."""
 
 
@@ -30,42 +33,32 @@ class Fact:
     """The beginning of a line, and the word that it goes on with.
 
     Attributes:
-        question: the beginning, without a space at its end.
+        question: the beginning, behind an empty line and as many spaces as it mostly has; no space at its end.
         answer: the word, with a space before it where there is one.
     """
 
     question: str
     answer: str
 
-    @property
-    def line(self) -> str:
-        """Both, as they stand in a text."""
-        return f"\n    {self.question}{self.answer}"
-
-    @property
-    def asked(self) -> str:
-        """The line up to where the answer begins."""
-        return f"\n    {self.question}"
-
 
 @lru_cache(maxsize=1)  # reading the library takes seconds
 def facts() -> tuple[Fact, ...]:
     """All of them, those that are seen most often first; they depend on the running Python's version."""
-    after: dict[str, Counter[str]] = defaultdict(Counter)
-    files: dict[str, set[Path]] = defaultdict(set)
-    for path, line in _lines():
-        pieces = [*_PIECE.finditer(line)][:PIECES]
-        for piece in pieces[2:]:
-            word = piece.group()
-            if len(word) > 2 and word.isidentifier():
-                question = line[: piece.start()].rstrip()
-                after[question][line[len(question) : piece.end()]] += 1
-                files[question].add(path)
-    found: list[tuple[int, Fact]] = []
-    for question, words in after.items():
-        answer, seen = words.most_common(1)[0]
-        if seen >= SEEN and seen >= SHARE * words.total() and len(files[question]) >= FILES:
-            found.append((seen, Fact(question, answer)))
+    places = [*_places()]
+    seen = Counter((question, answer) for question, answer, _, _ in places)
+    common = {question for (question, _), count in seen.items() if count >= SEEN}
+    totals = Counter(question for question, _, _, _ in places if question in common)
+    indents: dict[str, Counter[str]] = defaultdict(Counter)
+    files: dict[str, set[int]] = defaultdict(set)
+    for question, _, indent, file in places:
+        if question in common:
+            indents[question][indent] += 1
+            files[question].add(file)
+    found = [
+        (count, Fact(f"\n\n{indents[question].most_common(1)[0][0]}{question}", answer))
+        for (question, answer), count in seen.items()
+        if count >= max(SEEN, SHARE * totals[question]) and len(files[question]) >= FILES
+    ]
     found.sort(key=lambda pair: (-pair[0], pair[1].question))
     return tuple(_few_alike([fact for _, fact in found]))
 
@@ -82,11 +75,27 @@ def drawn(owner: str, count: int, seed: int) -> tuple[Fact, ...]:
     return tuple(Random(seed).sample(every, len(every))[:count])
 
 
-def _lines() -> Iterator[tuple[Path, str]]:
-    for path in sorted(Path(sysconfig.get_paths()["stdlib"]).glob("*.py")):
+def _places() -> Iterator[tuple[str, str, str, int]]:
+    """Every beginning of a line that a longer word follows, that word, the line's indentation, its file's number."""
+    lines = [*_lines()]
+    begun = Counter(whole.lstrip()[:BEGUN] for _, whole in lines)
+    for file, whole in lines:
+        line = whole.strip()
+        if begun[line[:BEGUN]] >= SEEN:  # so that most lines are passed over, which would take most of the time
+            for piece in [*_PIECE.finditer(line)][2:PIECES]:
+                word = piece.group()
+                if len(word) > 2 and word.isidentifier():
+                    question = line[: piece.start()].rstrip()
+                    if len(question) >= BEGUN:
+                        yield question, line[len(question) : piece.end()], whole[: -len(whole.lstrip())], file
+
+
+def _lines() -> Iterator[tuple[int, str]]:
+    """The library's lines that are no comments, and the numbers of their files."""
+    for file, path in enumerate(sorted(Path(sysconfig.get_paths()["stdlib"]).glob("*.py"))):
         for line in path.read_text(encoding="utf-8", errors="ignore").split("\n"):
             if not line.lstrip().startswith("#"):
-                yield path, line.strip()
+                yield file, line
 
 
 def _few_alike(every: list[Fact]) -> Iterator[Fact]:

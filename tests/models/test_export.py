@@ -1,0 +1,183 @@
+"""What is written is read by those whom it is written for, as the same model; or nothing is written."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors import safe_open
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+import pith
+from contracts.compressors import gpt2, llama
+from contracts.tiny import tiny, tokens
+from pith.core import InputError, ModelError, PithWarning
+from pith.models import compressed_tensors, export
+from pith.models.export import kind_of
+from pith.weights import Grid, PackedLinear, pack_linear, set_bias
+from pith.weights.duplicate import duplicate
+from pith.weights.folder import as_saved, is_pith
+
+LIBRARY = pytest.mark.skipif(
+    compressed_tensors.missing() is not None, reason="compressed-tensors (the extra of that name) is not installed"
+)
+
+
+def packed(recipe: str, model: Any = None) -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", PithWarning)
+        return pith.compress(model or llama(), recipe)
+
+
+def logits(model: Any) -> torch.Tensor:
+    with torch.no_grad():
+        found: torch.Tensor = model(tokens(2, 70)).logits
+    return found
+
+
+def near(found: torch.Tensor, expected: torch.Tensor) -> None:
+    """Those of another model are about as far apart as they are long."""
+    allowed = 1e-4 if expected.dtype == torch.float32 else 0.1
+    assert (found - expected).float().norm() <= allowed * expected.float().norm()
+
+
+@LIBRARY
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        "rtn(bits=4, group_size=32)",
+        "rtn(bits=4, group_size=32, symmetric=True)",
+        "rtn(bits=3, group_size=32)",
+        "rtn(bits=2, group_size=16)",
+        "rtn(bits=8)",
+        "rtn(bits=4, group_size=0)",
+        "rtn(bits=4, group_size=32, skip='')",
+        "rtn(bits=4, group_size=32, skip=('lm_head', '*.layers.1.*'))",
+        'rtn(bits={"*.down_proj": 4, "*.v_proj": 8, "*": 3}, group_size=32, symmetric=True)',
+    ],
+)
+def test_plain_transformers_reads_packed_models(recipe: str, dtype: torch.dtype, tmp_path: Path) -> None:
+    model = packed(recipe, llama(tied=dtype == torch.bfloat16, dtype=dtype))
+    assert export(model, None, tmp_path / "out").format == "compressed-tensors"
+    again = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
+    assert again.dtype == dtype
+    near(logits(again), logits(model))
+    assert not list(tmp_path.glob("*.draft"))
+    said = json.loads((tmp_path / "out" / "config.json").read_text())["quantization_config"]
+    assert said["format"] == "pack-quantized"
+    assert ("lm_head" in said["ignore"]) == ("skip=''" not in recipe)
+
+
+@LIBRARY
+def test_the_file_takes_its_bits(tmp_path: Path) -> None:
+    export(packed("rtn(bits=3, group_size=32)"), None, tmp_path / "out")
+    with safe_open(tmp_path / "out" / "model.safetensors", "pt") as file:
+        words = file.get_tensor("model.layers.0.mlp.down_proj.weight_packed")
+        zeros = file.get_tensor("model.layers.0.mlp.down_proj.weight_zero_point")
+    assert words.shape == (64, 96 * 3 // 32)
+    assert words.dtype == torch.int32
+    assert zeros.shape == (64 * 3 // 32, 3)
+
+
+@LIBRARY
+def test_biases_come_along(tmp_path: Path) -> None:
+    model = packed("rtn(bits=4, group_size=32)", tiny("gpt_neox"))
+    assert export(model, None, tmp_path / "out").format == "compressed-tensors"
+    near(logits(AutoModelForCausalLM.from_pretrained(tmp_path / "out")), logits(model))
+
+
+@LIBRARY
+def test_it_generates_with_its_tokenizer_and_its_settings(tmp_path: Path) -> None:
+    model, tokenizer = pith.models.builtin()
+    model.generation_config.max_new_tokens = 5
+    export(packed("rtn(bits=4)", model), tokenizer, tmp_path)
+    again, reader = (one.from_pretrained(tmp_path) for one in (AutoModelForCausalLM, AutoTokenizer))
+    assert again.generate(**reader("import os", return_tensors="pt")).shape[1] <= 2 + 5 + 4
+    assert again.generation_config.max_new_tokens == 5
+    assert pith.load(str(tmp_path)).model.config.pith_recipe == ["rtn()"]
+
+
+def test_models_without_stand_ins_are_plain(tmp_path: Path) -> None:
+    for name in ("llama_gqa", "gemma3", "gpt_neox", "olmoe"):
+        assert export(tiny(name), None, tmp_path / name).format == "plain"
+        again = AutoModelForCausalLM.from_pretrained(tmp_path / name)
+        near(logits(again), logits(tiny(name)))
+
+
+def test_what_others_cannot_hold_is_for_pith_alone(tmp_path: Path) -> None:
+    fractional = duplicate(llama())
+    codes = torch.randint(0, 16, (96, 64), dtype=torch.uint8)
+    grid = Grid(4, torch.full((96, 2), 0.1), torch.full((96, 2), 7.3), 32)
+    pack_linear(fractional, "model.layers.0.mlp.up_proj", grid, codes)
+    as_saved(fractional)
+    outside = duplicate(llama())
+    pack_linear(outside, "model.layers.0.mlp.up_proj", Grid(4, grid.scale, torch.full((96, 2), -3.0), 32), codes)
+    as_saved(outside)
+    for name, model, words in [
+        ("fractional", fractional, "knows whole zeros only, which those of model.layers.0.mlp.up_proj are not"),
+        ("outside", outside, "knows zeros among the codes only"),
+        ("ragged", packed("rtn(bits=4, group_size=40)"), "needs rows of whole groups; .* 64 inputs in groups of 40"),
+        ("mixed", packed('rtn(bits={"*.down_proj": 4, "*": 3}, group_size=32)'), "only where every grid is symmetric"),
+        ("gpt2", packed("rtn(bits=4, group_size=32)", gpt2()), "knows plain linear layers only, which transformer.h.0"),
+        ("experts", packed("rtn(bits=4, group_size=32)", tiny("olmoe")), "cannot hold .*experts"),
+    ]:
+        if compressed_tensors.missing() is None:
+            with pytest.raises(ModelError, match=words) as caught:
+                export(model, None, tmp_path / name, "compressed-tensors")
+            assert "\n" not in str(caught.value)
+            assert not (tmp_path / name).exists()
+        with pytest.raises(ModelError, match="a plain checkpoint cannot hold"):
+            export(model, None, tmp_path / name, "plain")
+        assert export(model, None, tmp_path / name).format == "pith"
+        assert is_pith(tmp_path / name)
+        with pytest.raises(ValueError, match="pith"):
+            AutoModelForCausalLM.from_pretrained(tmp_path / name)
+
+
+def test_without_the_library_auto_is_for_pith_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(compressed_tensors, "find_spec", lambda name: None)
+    assert kind_of(packed("rtn(bits=4, group_size=32)")) == "pith"
+    with pytest.raises(InputError, match=r"pip install 'pith-lm\[compressed-tensors\]'"):
+        export(packed("rtn(bits=4, group_size=32)"), None, tmp_path / "out", "compressed-tensors")
+
+
+@LIBRARY
+def test_a_reader_that_makes_another_model_of_it_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bias that the configuration knows nothing of, codes that were changed, and a reader that fails."""
+    biased = duplicate(llama())
+    set_bias(biased.model.layers[0].mlp.up_proj, torch.full((96,), 3.0))
+    with pytest.raises(ModelError, match="the reader of plain cannot read what was written"):
+        export(biased, None, tmp_path / "out")
+    assert not list(tmp_path.iterdir())
+    model, held = packed("rtn(bits=4, group_size=32)"), compressed_tensors._held
+
+    def wrong(layer: PackedLinear, scheme: Any) -> dict[str, torch.Tensor]:
+        tensors = held(layer, scheme)
+        return {**tensors, "weight_packed": tensors["weight_packed"].roll(1, 0)}
+
+    monkeypatch.setattr(compressed_tensors, "_held", wrong)
+    with pytest.raises(ModelError, match="compressed-tensors reads another model back: logits lie"):
+        export(model, None, tmp_path / "out")
+    monkeypatch.setattr(compressed_tensors, "_held", lambda layer, scheme: {})
+    with pytest.raises(ModelError, match="the reader of compressed-tensors cannot read what was written"):
+        export(model, None, tmp_path / "out")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_in_which_something_is_stays_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "mine").write_text("mine")
+    with pytest.raises(InputError, match="is not empty; allowed is a new or an empty one"):
+        export(llama(), None, tmp_path)
+    with pytest.raises(InputError, match="is a file; allowed is a new or an empty folder"):
+        export(llama(), None, tmp_path / "mine")
+    with pytest.raises(InputError, match="format='nothing' is not allowed; allowed is one of auto, plain"):
+        export(llama(), None, tmp_path / "out", "nothing")
+    assert [one.name for one in tmp_path.iterdir()] == ["mine"]
+    (tmp_path / "empty").mkdir()
+    export(llama(), None, tmp_path / "empty")
+    assert (tmp_path / "empty" / "model.safetensors").is_file()
