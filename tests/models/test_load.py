@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from pith.core import InputError, ModelError
 from pith.models import builtin, load, require_positions
+from pith.weights import compress
 
 SMALL = {
     "vocab_size": 4096,
@@ -171,3 +172,37 @@ def test_positions_are_the_models() -> None:
     require_positions(model, 4096, "length=4096")
     with pytest.raises(InputError, match=r"length=5000 takes 5000 tokens, which LlamaForCausalLM .* at most 4096"):
         require_positions(model, 5000, "length=5000")
+
+
+def test_a_folder_that_only_pith_loads_comes_from_the_hub_too(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_info(name: str, timeout: float) -> None:
+        raise ConnectionError
+
+    packed = compress(load(str(folder)).model, "rtn(bits=4, group_size=8)")
+    snapshot = tmp_path / "hub" / "models--somebody--smaller" / "snapshots" / "abc"
+    packed.save_pretrained(snapshot)
+    builtin()[1].save_pretrained(snapshot)
+    (snapshot.parent.parent / "refs").mkdir()
+    (snapshot.parent.parent / "refs" / "main").write_text("abc")
+    monkeypatch.setattr(huggingface_hub, "model_info", no_info)
+    for module in (huggingface_hub.constants, huggingface_hub.file_download, huggingface_hub._snapshot_download):
+        monkeypatch.setattr(module, "HF_HUB_CACHE", str(tmp_path / "hub"), raising=False)
+    monkeypatch.setattr(hf.utils.hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"), raising=False)
+    loaded = load("somebody/smaller")
+    tokens = torch.arange(3, 40)[None]
+    with torch.no_grad():
+        assert torch.equal(loaded.model(tokens).logits, packed(tokens).logits)
+    assert loaded.name == "somebody/smaller"
+    (snapshot / "pith.safetensors").unlink()
+    assert "cannot be read" in refused("somebody/smaller")
+
+
+def test_a_folder_that_only_pith_loads_goes_to_the_dtype_that_is_asked_for(folder: Path, tmp_path: Path) -> None:
+    packed = compress(load(str(folder)).model, "rtn(bits=4, group_size=8)")
+    packed.save_pretrained(tmp_path / "out")
+    builtin()[1].save_pretrained(tmp_path / "out")
+    assert load(str(tmp_path / "out")).model.dtype == torch.bfloat16
+    assert load(str(tmp_path / "out"), dtype="float32").model.dtype == torch.float32
+    assert not load(str(tmp_path / "out")).model.training

@@ -15,6 +15,7 @@ from pith.pruning import to_moe
 from pith.pruning.routed import RoutedMLP, active_share
 from pith.pruning.to_moe import Hypernetwork, ToMoE, widths_within
 from pith.weights import Calibration
+from pith.weights.duplicate import duplicate
 
 pytestmark = pytest.mark.filterwarnings("ignore::pith.core.PithWarning")
 
@@ -69,8 +70,6 @@ def test_widths_are_those_of_one_threshold() -> None:
 
 
 def trained(steps: int, **values: Any) -> tuple[Hypernetwork, ToMoE, dict[str, Any]]:
-    from pith.weights.duplicate import duplicate
-
     model, method = duplicate(llama()), ToMoE(steps=steps, experts=2, **values)
     mlps = [layer.mlp for layer in model.model.layers]
     net = Hypernetwork(64, [96] * 4, 2, 0)

@@ -8,15 +8,15 @@ from typing import Any
 import pytest
 import torch
 
-import pith
 from contracts.compressors import llama, texts
-from pith.core import ModelError
+from pith.core import ModelError, Patterns
 from pith.quantization.amq import AMQ, WIDTHS, Archive, Proxies, divergence, not_dominated, pinned_layers
 from pith.quantization.hqq import HQQ
 from pith.quantization.rbf import CubicRBF
 from pith.quantization.rtn import RTN
 from pith.quantization.widths import gap_fillers, proposed
 from pith.weights import PackedLinear, block_linears
+from pith.weights.duplicate import duplicate
 
 QUICK: dict[str, Any] = {
     "sequences": 1, "initial": 6, "rounds": 2, "candidates": 4, "population": 6, "generations": 3,
@@ -24,8 +24,6 @@ QUICK: dict[str, Any] = {
 
 
 def proxies(of: Any = None) -> Proxies:
-    from pith.weights.duplicate import duplicate
-
     model = duplicate(llama())
     return Proxies(model, block_linears(model, "lm_head"), of or RTN(group_size=32), texts().tokens[:2])
 
@@ -53,17 +51,13 @@ def test_divergence_is_that_of_the_equation() -> None:
 def test_a_choice_is_measured_with_proxies_of_its_widths() -> None:
     found = proxies()
     genes = [index % 3 for index in range(len(found.names))]
-    other = pith.compress(
-        llama(), HQQ(bits={n: WIDTHS[g] for n, g in zip(found.names, genes, strict=True)}, group_size=32).__str__()
-    )
-    tokens = texts().tokens[:2]
-    expected = divergence(
-        llama()(tokens).logits[:, :-1].flatten(0, 1), other(tokens).logits[:, :-1].flatten(0, 1)
-    ).mean()
-    assert found.loss(genes) == pytest.approx(float(expected), rel=1e-4)
+    bits = {name: WIDTHS[gene] for name, gene in zip(found.names, genes, strict=True)}
+    other = HQQ(bits=Patterns(bits), group_size=32).compress(llama())
+    dense, ours = (model(texts().tokens[:2]).logits[:, :-1].flatten(0, 1) for model in (llama(), other))
+    assert found.loss(genes) == pytest.approx(float(divergence(dense, ours).mean()), rel=1e-4)
     assert float(found.bits(torch.tensor([genes]))) == pytest.approx(bits_held(other), rel=1e-9)
     found.take_back()
-    assert found.loss.__self__._model.get_submodule(found.names[0]) is found._plain[found.names[0]]
+    assert all(type(found._model.get_submodule(name)) is torch.nn.Linear for name in found.names)
 
 
 def test_layers_far_above_the_middle_one_are_pinned() -> None:

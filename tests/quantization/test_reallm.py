@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 import pith
 from contracts.compressors import llama, texts
@@ -38,18 +39,19 @@ def test_a_low_rank_part_is_the_best_of_its_rank() -> None:
     weight = matrix()
     left, right = low_rank(weight, 4, torch.Generator().manual_seed(0))
     u, sizes, v = torch.linalg.svd(weight, full_matrices=False)
-    assert error(u[:, :4] * sizes[:4] @ v[:4], left.float() @ right.float()) < 5e-3
+    best = error(weight, u[:, :4] * sizes[:4] @ v[:4])
+    assert best * 0.999 <= error(weight, left.float() @ right.float()) < 1.01 * best
     assert torch.allclose(left.float().norm(dim=0), right.float().norm(dim=1), rtol=1e-2)  # the roots are on both sides
 
 
 @pytest.mark.parametrize("bits", [2, 3, 4])
 def test_it_is_nearer_than_rounding_at_fewer_bits(bits: int) -> None:
-    """Scales are those of a model in 16 bits."""
+    """Rounding as in a model of 16 bits, in groups of 128."""
     weight = matrix(128, 256)
     layer = coded(weight, bits=bits, rank=0, learn=4)
     held = 8 * sum(buffer.nbytes for buffer in layer.buffers()) / weight.numel()
-    assert held < bits + 32 / 64
-    assert error(weight, layer.dense()) < error(weight, fit_grid(weight, bits, 64).nearest(weight))
+    assert held <= bits + 32 / 128
+    assert error(weight, layer.dense()) < error(weight, fit_grid(weight, bits, 128).nearest(weight))
 
 
 def test_low_rank_and_alternation_lower_the_error() -> None:
@@ -96,7 +98,8 @@ def test_bits_are_all_that_is_held_in_memory_and_on_disk(permute: bool, tmp_path
     assert weight_bytes(smaller) - rest == pytest.approx(counted, rel=1e-6)
     assert method.predicted_bytes(llama()) == weight_bytes(smaller)
     smaller.save_pretrained(tmp_path)
-    assert (tmp_path / FILE).stat().st_size == pytest.approx(weight_bytes(smaller), rel=0.05)  # a small file's names
+    on_disk = sum(tensor.nbytes for tensor in load_file(tmp_path / FILE).values())
+    assert on_disk == pytest.approx(weight_bytes(smaller), rel=0.01)
 
 
 def test_tuning_brings_blocks_nearer_and_changes_low_rank_parts_only() -> None:

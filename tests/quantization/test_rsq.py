@@ -44,7 +44,7 @@ def test_all_tokens_of_one_importance_give_a_rotated_gptq() -> None:
     model = duplicate(llama())
     with torch.no_grad():
         rotate(model, seed=3)
-    options = "bits=3, group_size=32, mse=True, true_sequential=True"
+    options = 'bits={"*.0.*": 3}, group_size=32, mse=True, true_sequential=True'
     expected = weights(pith.compress(model, f"gptq({options})", texts()))
     found = weights(pith.compress(llama(), f"rsq({options}, least=1.0, seed=3)", texts()))
     near = torch.cat([(a - b).abs().flatten() < 1e-3 for a, b in zip(found, expected, strict=True)])
@@ -56,7 +56,7 @@ def test_all_tokens_of_one_importance_give_a_rotated_gptq() -> None:
 
 def test_without_rotation_embeddings_stay_and_with_it_they_are_two() -> None:
     plain, turned = (
-        pith.compress(llama(True), f"rsq(group_size=32, rotate={value})", texts()) for value in (False, True)
+        pith.compress(llama(True), f'rsq(bits={{"*.q_proj": 4}}, rotate={value})', texts()) for value in (False, True)
     )
     assert plain.lm_head.weight is plain.get_input_embeddings().weight
     assert turned.lm_head.weight is not turned.get_input_embeddings().weight
@@ -65,7 +65,9 @@ def test_without_rotation_embeddings_stay_and_with_it_they_are_two() -> None:
 
 
 def test_rolled_sequences_are_read_too() -> None:
-    once, twice = (weights(pith.compress(llama(), f"rsq(group_size=32, expansion={n})", texts())) for n in (1, 2))
+    once, twice = (
+        weights(pith.compress(llama(), f'rsq(bits={{"*.0.mlp.*": 4}}, expansion={n})', texts())) for n in (1, 2)
+    )
     assert any(not torch.equal(a, b) for a, b in zip(once, twice, strict=True))
 
 

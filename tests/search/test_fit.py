@@ -19,6 +19,7 @@ from pith.core import InputError, Recipe, methods
 from pith.measure import seconds, weight_bytes
 from pith.measure.seconds import Run, run_once, timed_prompt
 from pith.models import Loaded, Subject, load
+from pith.models.smaller import subject
 from pith.search import fit, loop, space
 from pith.search.aim import Aim
 from pith.search.sought import Sought
@@ -237,6 +238,28 @@ def test_on_the_built_in_model_with_everything_measured(
     )
     assert sought.reached.memory == weight_bytes(loaded.model) + max(held.prefill_bytes, held.decoded_bytes) <= memory
     assert sought.reached.quality >= 0.9
+
+
+def test_where_even_the_weights_take_too_much_methods_that_change_them_are_searched(
+    loaded: Loaded, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(seconds, "LONGER", 0.0)
+    monkeypatch.setattr(loop, "PAIRS", 1)
+    monkeypatch.setattr(fit, "Here", partial(Here, runs=1))
+    weights = weight_bytes(loaded.model)
+    tasks = tasks_with("perplexity(length=96, scored=8, count=6)", {})
+    aim = Aim(memory=int(0.5 * weights), quality=0.5, tasks=tasks, length=LENGTH, among=("rtn", "kv_cache_int8"))
+    with Store(tmp_path) as store:
+        _, sought = fit.fit(loaded, aim, store, Noted(), trials=2)
+    assert sought.found is not None
+    assert not [t for t in sought.tried if t.recipe == "kv_cache_int8()"], "no cache is small enough"
+    found = Recipe.parse(sought.found)
+    assert [method.name for method in found.weights] == ["rtn"]
+    examined = subject(loaded, found)
+    held = run_once(examined, timed_prompt(loaded.tokenizer, LENGTH, 1))
+    assert sought.reached is not None
+    memory = weight_bytes(examined.model) + max(held.prefill_bytes, held.decoded_bytes)
+    assert sought.reached.memory == memory <= aim.memory < weights
 
 
 def test_as_many_sequences_take_as_many_caches(loaded: Loaded, tmp_path: Path) -> None:

@@ -94,7 +94,11 @@ def test_fewer_examples_and_other_seeds() -> None:
     ("change", "said"),
     [
         ({"memory": None}, "nothing is limited"),
-        ({"memory": 1 << 20}, "memory=1.00 MiB makes no sense: the weights alone take 13"),
+        (
+            {"memory": 1 << 20, "among": ("eviction", "kivi")},
+            "memory=1.00 MiB makes no sense: the weights alone take 13.* MiB, and no method that is searched makes them",
+        ),
+        ({"memory": 1 << 20, "among": ("evictions",)}, "no contract or method is called 'evictions'"),
         ({"quality": 0.0}, "quality=0.0 makes no sense"),
         ({"quality": 1.5}, "quality=1.5 makes no sense"),
         ({"latency": 0.0}, "latency=0.0 makes no sense"),

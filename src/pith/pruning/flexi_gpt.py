@@ -93,7 +93,7 @@ class FlexiGPT(Pruner):
         for _, linear in linears(block):
             out, inputs = weight_of(linear).shape
             each += out * inputs - min(rank, out, inputs) * (out + inputs) - (out if linear in gained else 0)
-        return weight_bytes(model) - count * each * model.dtype.itemsize
+        return int(weight_bytes(model) - count * each * model.dtype.itemsize)
 
     def _replaced(self, model: Any, influence: Float[Tensor, " block"]) -> list[int]:
         count = len(blocks(model))

@@ -126,7 +126,7 @@ def _chunks(counts: Sequence[int], together: int) -> Iterator[slice]:
         yield slice(start, len(counts))
 
 
-def structured_threshold(costs: Sequence[tuple[Float[Tensor, "_"], Float[Tensor, "_"]]], sparsity: float) -> float:
+def structured_threshold(costs: Sequence[tuple[Float[Tensor, " _"], Float[Tensor, " _"]]], sparsity: float) -> float:
     """The cost up to which rows and columns of all layers are removed, so that at most a share of the weights is.
 
     Args:
@@ -149,7 +149,7 @@ def structured_threshold(costs: Sequence[tuple[Float[Tensor, "_"], Float[Tensor,
     return _last(merged, torch.cat(gains)[order].cumsum(0), int(sparsity * total))
 
 
-def threshold(costs: Sequence[Float[Tensor, "_"]], sparsity: float) -> float:
+def threshold(costs: Sequence[Float[Tensor, " _"]], sparsity: float) -> float:
     """The cost up to which a share of things that weigh alike is removed; below 0 where none may go."""
     merged = torch.cat(list(costs)).sort(stable=True).values
     return _last(merged, torch.arange(1, len(merged) + 1, device=merged.device), int(sparsity * len(merged)))

@@ -130,7 +130,7 @@ class Hypernetwork(nn.Module):
     def __init__(self, hidden: int, widths: Sequence[int], experts: int, seed: int) -> None:
         super().__init__()
         with torch.random.fork_rng(devices=[]):  # the layers' own beginnings are drawn from the global generator
-            torch.manual_seed(seed)
+            torch.default_generator.manual_seed(seed)
             self.register_buffer("inputs", torch.randn(len(widths), experts, _INPUT))
             self.recurrent = nn.GRU(_INPUT, _STATE // 2, bidirectional=True)
             self.layers = nn.ModuleList(ExpertLayer(hidden, width, experts) for width in widths)

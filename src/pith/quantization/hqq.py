@@ -21,19 +21,18 @@ _LARGEST_STEPS = 2e4
 class HQQ(WeightQuantizer):
     """Round to a grid whose zero lies between codes, where half-quadratic splitting puts it; nothing is read.
 
-        zero, error = argmin  sum |error|^norm + beta / 2 ||error - (W - Q^-1(Q(W)))||^2               (equation 2)
-        error <- sign(r) max(0, |r| - |r|^(norm - 1) / beta),  r = W - scale (code - zero)             (equation 5)
-        zero  <- mean over the group of  code - (W - error) / scale;   beta <- kappa beta              (equation 8)
+        zero, error = argmin  sum |error|^norm + beta / 2 ||error - (W - Q^-1(Q(W)))||^2
+        error <- sign(r) max(0, |r| - |r|^(norm - 1) / beta),  r = W - scale (code - zero)         (first sub-problem)
+        zero  <- mean over the group of  code - (W - error) / scale;   beta <- kappa beta         (second sub-problem)
 
     A norm below 1 lets a few weights of a group lie far from the grid, so that all others lie near it. The scale stays
     (max - min) / (2^bits - 1). The two steps are repeated until the mean |r| of the layer no longer falls.
 
-    Deviates: the numbers of the equations are those of the authors' article, which is no arXiv paper; its beta is 1,
-    that of their code, and here, is 10. As their code does, the zero is moved once more after the last step that was
-    better; and with 4 bits it begins at a whole number. Groups lie along the inputs (their axis 1). A group that is not
-    full is one of its own size. The scale is rounded to the model's dtype before the zero is looked for; their code
-    works in float16 where there is CUDA. Weights of 8 bits have no zero to move, as there is one symmetric grid a row:
-    they are rounded to nearest, which is said.
+    Deviates: in the authors' article, which is no arXiv paper, beta is 1; in their code, and here, it is 10. As their
+    code does, the zero is moved once more after the last step that was better; and with 4 bits it begins at a whole
+    number. Groups lie along the inputs (their axis 1). A group that is not full is one of its own size. The scale is
+    rounded to the model's dtype before the zero is looked for; their code works in float16 where there is CUDA. Weights
+    of 8 bits have no zero to move, as there is one symmetric grid a row: they are rounded to nearest, which is said.
     """
 
     paper: ClassVar[Paper] = Paper(

@@ -197,7 +197,7 @@ def fit_decoder(
 ) -> Decoder:
     """A decoder for such vectors: codes are chosen for the decoder, and the decoder is learned for the codes, in turn.
 
-    It begins as a codebook of centres with a small network beside it.
+    It begins as a codebook of centres with a small network beside it; where that brought nothing, it is the codebook.
 
     Args:
         targets: the vectors, in units of their scales.
@@ -211,9 +211,10 @@ def fit_decoder(
     targets, scales = targets[::stride], scales[::stride]
     scales = scales / scales.square().mean().sqrt()
     spacing = 0.8 * codes ** (-1 / run)  # what the network adds at first is of the size of what it can mend
+    centres = k_means(targets.reshape(-1, run), codes, 20, generator)
     with torch.enable_grad():
         decoder = Decoder(
-            k_means(targets.reshape(-1, run), codes, 20, generator).requires_grad_(),
+            centres.clone().requires_grad_(),
             (6.0 * torch.randn(2 * run, hidden, generator=generator)).to(targets).requires_grad_(),
             torch.randn(hidden, generator=generator).to(targets).requires_grad_(),
             (spacing / hidden**0.5 * torch.randn(hidden, run, generator=generator)).to(targets).requires_grad_(),
@@ -229,7 +230,18 @@ def fit_decoder(
                 for tensor, gradient in zip(decoder.tensors(), gradients, strict=True):
                     tensor.grad = gradient
                 optimizer.step()
-    return decoder.stored_as(torch.float32)
+    learned = decoder.stored_as(torch.float32)
+    codebook = Decoder(centres, learned.mix, learned.phase, torch.zeros_like(learned.out))
+    return min(learned, codebook, key=lambda one: _error(targets, scales, one.table()))
+
+
+def _error(
+    targets: Float[Tensor, "row input run"],
+    scales: Float[Tensor, "row input run"],
+    table: Float[Tensor, "left code run"],
+) -> float:
+    made = decoded(cheapest_codes(targets, scales, table), table)
+    return float((scales * (made - targets)).square().sum())
 
 
 def _wanted(

@@ -7,6 +7,7 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 
@@ -69,5 +70,5 @@ def makes_logits(name: str) -> bool:
 def _diagonal(moments: Float[Tensor, "in in"], size: int) -> Float[Tensor, "group member member"]:
     """The blocks of a matrix along its diagonal; the last one filled up with zeros."""
     lacking = -len(moments) % size
-    full = F.pad(moments, (0, lacking, 0, lacking)).unflatten(0, (-1, size)).unflatten(2, (-1, size))
-    return full.diagonal(dim1=0, dim2=2).permute(2, 0, 1)
+    full = rearrange(F.pad(moments, (0, lacking, 0, lacking)), "(a i) (b j) -> a b i j", i=size, j=size)
+    return rearrange(full.diagonal(), "i j group -> group i j")

@@ -104,6 +104,7 @@ def inverse_factor(hessian: Float[Tensor, "in in"], damping: float = 0.01, tries
         damped.diagonal().add_(damping * 10**attempt * mean)
         factor, failed = torch.linalg.cholesky_ex(damped)
         if not failed:
+            upper: Tensor
             upper, failed = torch.linalg.cholesky_ex(torch.cholesky_inverse(factor), upper=True)
             if not failed:
                 return upper

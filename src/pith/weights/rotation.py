@@ -43,27 +43,28 @@ class Rotation:
     def __call__(self, x: Float[Tensor, "... size"]) -> Float[Tensor, "... size"]:
         """The rows of x times Q, in float64."""
         x = x.double() * self.signs.to(x.device)
-        x = torch.einsum("...oh,op->...ph", x.unflatten(-1, (len(self.rest), -1)), self.rest.to(x.device))
+        x = torch.einsum("...oh,op->...ph", torch.unflatten(x, -1, (len(self.rest), -1)), self.rest.to(x.device))
         width, step = x.shape[-1], 1
         while step < width:  # the transform of Walsh and Hadamard: pairs at a distance become sum and difference
-            first, second = x.unflatten(-1, (-1, 2, step)).unbind(-2)
+            first, second = torch.unflatten(x, -1, (-1, 2, step)).unbind(-2)
             x = torch.stack([first + second, first - second], dim=-2).flatten(-3)
             step *= 2
-        return (x * width**-0.5).flatten(-2)
+        turned: Tensor = (x * width**-0.5).flatten(-2)
+        return turned
 
     def of_inputs(self, linear: nn.Module, size: int | None = None) -> None:
         """W <- W Q, for a layer that reads what was rotated; for every `size` inputs where that is given."""
         weight = weight_of(linear)
-        split = weight.unflatten(1, (-1, size or weight.shape[1]))
+        split = torch.unflatten(weight, 1, (-1, size or weight.shape[1]))
         set_weight(linear, self(split).flatten(1))
 
     def of_outputs(self, linear: nn.Module, size: int | None = None) -> None:
         """W <- Q^T W and b <- Q^T b, for a layer whose outputs are to be rotated; for every `size` of them."""
         weight, bias = weight_of(linear), getattr(linear, "bias", None)
         size = size or weight.shape[0]
-        set_weight(linear, self(weight.T.unflatten(1, (-1, size))).flatten(1).T)
+        set_weight(linear, self(torch.unflatten(weight.T, 1, (-1, size))).flatten(1).T)
         if bias is not None:
-            set_bias(linear, self(bias.detach().unflatten(0, (-1, size))).flatten())
+            set_bias(linear, self(torch.unflatten(bias.detach(), 0, (-1, size))).flatten())
 
 
 def rotate(model: Any, seed: int = 0) -> None:
@@ -171,7 +172,9 @@ def _is_gain(norm: nn.Module, gain: Float[Tensor, " hidden"]) -> bool:
 def _last_norm(model: Any) -> nn.Module:
     """The norm between the last block and the output layer."""
     decoder = model.get_decoder()
-    norms = [child for child in decoder.children() if hasattr(child, "weight") and _reads_stream(child)]
+    norms: list[nn.Module] = [
+        child for child in decoder.children() if hasattr(child, "weight") and _reads_stream(child)
+    ]
     if len(norms) != 1:
         raise ModelError(f"{type(model).__name__} has {len(norms)} norms after its blocks; one is needed to rotate it")
     return norms[0]
