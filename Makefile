@@ -21,7 +21,7 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	touch $@
 
 $(VENV)/installed-dev: $(VENV)/installed
-	$(BIN)/pip install --quiet -e '.[dev,docs,lm-eval,postgres,ray]' -c constraints.txt
+	$(BIN)/pip install --quiet -e '.[compressed-tensors,dev,docs,lm-eval,postgres,ray]' -c constraints.txt
 	touch $@
 
 demo: $(VENV)/installed

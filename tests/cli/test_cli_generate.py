@@ -66,3 +66,11 @@ def test_the_random_state_is_not_read_by_greedy_decoding(model: str) -> None:
     one = pith_("generate", model, "import", "--max-new-tokens", "4").stdout
     torch.manual_seed(4)
     assert pith_("generate", model, "import", "--max-new-tokens", "4").stdout == one
+
+
+def test_a_recipe_that_changes_weights_says_what_they_take(model: str) -> None:
+    found = pith_("generate", model, "import os", "--recipe", "rtn(bits=8) + snapkv", "--max-new-tokens", "2")
+    assert found.exit_code == 0, found.output
+    assert re.search(r"the cache holds \S+ KiB, the weights \S+ MiB \(\S+ MiB dense\)\n$", found.stderr)
+    why = refused("generate", model, "import os", "--recipe", "gptq", "--calibration", "/no/such/file")
+    assert "calibration text '/no/such/file' cannot be read" in why

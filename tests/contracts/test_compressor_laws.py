@@ -205,6 +205,8 @@ class Stopped(Exception):  # noqa: N818  (it is no error)
 def test_what_was_stopped_goes_on(name: str, share: float, tmp_path: Path) -> None:
     told: list[tuple[int, int]] = []
     pith.compress(llama(), small(name), texts(progress=lambda _, done, total: told.append((done, total))))
+    if not told and not pith.methods()[name].calibrated:  # type: ignore[attr-defined]
+        pytest.skip(f"{name} reads nothing and is done at once")
     assert told, "it says how it goes on"
     assert all(0 <= done <= total for done, total in told)
     left = int(len(told) * share)

@@ -56,7 +56,7 @@ def test_a_subject_has_the_models_weights_and_what_acts_later(loaded: Loaded, ma
     assert (subject(loaded, later).model, subject(loaded, later).recipe) == (loaded.model, later)
     with pytest.warns(PithWarning, match="is watched"):
         both = subject(loaded, Recipe.parse("snapkv(budget=0.25) + rtn(bits=4)"))
-        alone = subject(loaded, FOUR)
+    alone = subject(loaded, FOUR)
     assert (both.model, both.recipe, alone.recipe) == (alone.model, later, None)
     assert weight_bytes(alone.model) < 0.5 * weight_bytes(loaded.model)
     assert torch.equal(logits(loaded.model), logits(load("builtin").model))

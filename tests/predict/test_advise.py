@@ -207,3 +207,12 @@ def test_errors_are_shares_of_what_was_measured() -> None:
 def test_numbers_that_make_no_sense(lengths: list[int], settings: dict[str, float], why: str) -> None:
     with pytest.raises(InputError, match=why):
         advise(deep(), [SNAPKV], lengths, **settings)
+
+
+def test_recipes_that_change_weights_are_not_predicted() -> None:
+    found = advise(deep(), [Recipe.parse("rtn(bits=4) + snapkv(budget=0.25)")], [32], seconds=1.0)
+    assert found.predicted == ()
+    [(recipe, why)] = found.refused.items()
+    assert recipe == "rtn() + snapkv(budget=0.25)"
+    assert "changes weights" in why
+    assert "pith compare measures it" in why

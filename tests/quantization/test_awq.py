@@ -59,7 +59,7 @@ def test_without_factors_and_cuts_it_is_rounding() -> None:
     assert torch.equal(mine(tokens(2, 9)).logits, plain(tokens(2, 9)).logits)
 
 
-@pytest.mark.parametrize("name", [*FULL, "gemma3", "mistral_sliding"])
+@pytest.mark.parametrize("name", [*FULL, "gemma3", "mistral_sliding", "gpt_oss", "qwen3_next"])
 def test_nearer_to_the_dense_model_than_rounding(name: str) -> None:
     """On each architecture, on the texts that it read."""
     dense = tiny(name)(TEXTS.tokens).logits

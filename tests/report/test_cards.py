@@ -6,7 +6,7 @@ import pytest
 
 from pith.cache.snapkv import SnapKV
 from pith.core import Recipe, methods
-from pith.report.cards import cards, checks
+from pith.report.cards import LAWS, cards, checks
 
 ROOT = Path(__file__).parents[2]
 
@@ -47,3 +47,19 @@ def test_a_strangers_method_is_not_credited_with_tests_of_the_same_name() -> Non
 
     SnapKVOfAnother.__module__ = "another.snapkv"
     assert checks(SnapKVOfAnother) == ()
+
+
+def test_a_card_says_whether_a_method_that_changes_weights_reads_texts() -> None:
+    said = {card.method.name: card.reads for card in cards([Recipe.parse("wanda + rtn + snapkv")])}
+    assert said == {
+        "snapkv": "",
+        "wanda": "It reads calibration texts before it changes weights.",
+        "rtn": "It reads no texts.",
+    }
+
+
+def test_what_changes_weights_keeps_laws_of_its_own() -> None:
+    laws = {name: {c.path for c in checks(methods()[name])} for name in ("gptq", "snapkv")}
+    assert all(f"{LAWS}/" in paths for paths in laws.values())
+    counts = {name: next(c.tests for c in checks(methods()[name]) if c.path == f"{LAWS}/") for name in laws}
+    assert counts["gptq"] != counts["snapkv"]

@@ -96,7 +96,7 @@ def test_fewer_examples_and_other_seeds() -> None:
         ({"memory": None}, "nothing is limited"),
         (
             {"memory": 1 << 20, "among": ("eviction", "kivi")},
-            "memory=1.00 MiB makes no sense: the weights alone take 13.* MiB, and no method that is searched makes them",
+            "memory=1.00 MiB makes no sense: the weights alone take 13.* MiB, and no method that is searched",
         ),
         ({"memory": 1 << 20, "among": ("evictions",)}, "no contract or method is called 'evictions'"),
         ({"quality": 0.0}, "quality=0.0 makes no sense"),

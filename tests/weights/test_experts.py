@@ -17,6 +17,7 @@ from pith.core import ModelError
 from pith.weights import SplitExperts, fuse_experts, linears, split_experts, walk
 from pith.weights.calibration import of_tokens
 from pith.weights.duplicate import duplicate
+from pith.weights.folder import load_folder
 from pith.weights.packed import GroupedLinear
 
 MOE = {**COMMON, "num_key_value_heads": 2, "head_dim": 16, "num_experts_per_tok": 2}
@@ -102,7 +103,7 @@ def test_experts_are_packed_saved_and_loaded(name: str, tmp_path: Path) -> None:
     assert len(packed) == 2 * 4 * 2
     assert all(isinstance(layer, GroupedLinear) for layer in packed)
     smaller.save_pretrained(tmp_path / "model")
-    again = pith.weights.folder.load_folder(tmp_path / "model").eval()
+    again = load_folder(tmp_path / "model").eval()
     assert torch.equal(again(prompt).logits, smaller(prompt).logits)
     written = smaller.generate(prompt, max_new_tokens=5, do_sample=False)
     assert written.shape == (2, 14)
@@ -172,3 +173,13 @@ def test_experts_in_an_unknown_order_are_refused() -> None:
     with pytest.raises(ModelError, match="Llama4TextExperts with gate_up_proj, down_proj in one tensor") as caught:
         pith.compress(hf.Llama4ForCausalLM(text), "rtn(bits=4)")
     assert "\n" not in str(caught.value)
+
+
+def test_experts_that_stay_dense_lie_as_files_hold_them(tmp_path: Path) -> None:
+    """Those of GPT-OSS are turned; the model gives bit for bit what it gives once it is loaded."""
+    smaller, prompt = pith.compress(tiny("gpt_oss"), 'rtn(bits={"*.q_proj": 8})'), tokens(2, 19)
+    assert len(experts_of(smaller)) == 2
+    assert all(parameter.is_contiguous() for parameter in smaller.parameters())
+    smaller.save_pretrained(tmp_path / "model")
+    assert torch.equal(load_folder(tmp_path / "model").eval()(prompt).logits, smaller(prompt).logits)
+    assert not isinstance(tiny("gpt_oss").model.layers[0].mlp.experts, SplitExperts)

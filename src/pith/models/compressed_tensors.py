@@ -44,21 +44,20 @@ def refusal(model: Any) -> PithError | None:
         return error
     found = stand_ins(model)
     if not found:
-        return ModelError("no layer is packed, so that there is nothing to write as compressed-tensors; take plain")
+        return ModelError("no layer is packed, so that there is nothing to write as compressed-tensors")
     plain = dict(_plain(model).named_modules())
     for name, layer in found.items():
         if not isinstance(layer, PackedLinear):
-            return ModelError(f"compressed-tensors cannot hold {name}, which is {layer.kind}; take pith")
+            return ModelError(f"compressed-tensors cannot hold {name}, which is {layer.kind}")
         if type(plain.get(name)) is not nn.Linear:
-            return ModelError(f"compressed-tensors knows plain linear layers only, which {name} was not; take pith")
+            return ModelError(f"compressed-tensors knows plain linear layers only, which {name} was not")
     try:
         schemes = set(_schemes(model).values())
     except ModelError as error:
         return error
     if len(schemes) > 1 and not all(scheme.symmetric for scheme in schemes):
         return ModelError(
-            f"Transformers reads {len(schemes)} widths or group sizes in one model only where every grid is symmetric; "
-            "take pith, or symmetric=True"
+            f"Transformers reads {len(schemes)} widths or group sizes in one model only where every grid is symmetric"
         )
     return None
 
@@ -121,7 +120,7 @@ def _schemes(model: Any) -> dict[str, _Scheme]:
         if size and packed[name].in_features % size:
             raise ModelError(
                 f"compressed-tensors needs rows of whole groups; {name} has {packed[name].in_features} inputs in "
-                f"groups of {size}; take pith"
+                f"groups of {size}"
             )
         found[name] = _Scheme(grid.bits, size, all(bool((one.zero == 2 ** (one.bits - 1)).all()) for one in alike))
     return found
@@ -142,9 +141,9 @@ def _whole(name: str, layer: PackedLinear) -> Grid:
     zero = grid.zero.round()
     # zeros are stored times scale, with as many digits as the dtype has
     if (grid.zero - zero).abs().max() > max(16 * torch.finfo(layer.scales.dtype).eps, 1e-3):
-        raise ModelError(f"compressed-tensors knows whole zeros only, which those of {name} are not; take pith")
+        raise ModelError(f"compressed-tensors knows whole zeros only, which those of {name} are not")
     if zero.min() < 0 or zero.max() > grid.largest:
-        raise ModelError(f"compressed-tensors knows zeros among the codes only; those of {name} are not; take pith")
+        raise ModelError(f"compressed-tensors knows zeros among the codes only; those of {name} are not")
     return replace(grid, zero=zero)
 
 

@@ -66,6 +66,8 @@ def kind_of(model: Any, kind: str = "auto") -> Kind:
     reason = compressed_tensors.refusal(model)
     if kind == "auto":
         return "pith" if reason else "compressed-tensors"
+    if isinstance(reason, ModelError):
+        raise ModelError(f"{reason}; allowed is the format {'pith' if others else 'plain'}")
     if reason:
         raise reason
     return "compressed-tensors"

@@ -37,7 +37,7 @@ class FlexiGPT(Pruner):
 
     As many blocks run as before, so that nothing gets faster; the bases stand once in memory and on disk, and of a
     replaced block only the differences are added. Its norms, cache and positions are its own. With gains of 0 a
-    replaced block does nothing. The result is a model that only Pith loads; write it last of the methods that remove.
+    replaced block does nothing. The result is a model that only Pith loads; write it last among pruners.
 
     Needs the calibration for the influence and as what is trained on: next tokens, AdamW, the rate falling by a cosine.
 
@@ -60,7 +60,7 @@ class FlexiGPT(Pruner):
         0.3, "blocks that are replaced: a whole number, or a share of all", ge=0, sweep=(0.5, 0.1)
     )
     rank: int | float = param(0.0625, "rank of the differences: a whole number, or a share of the hidden width", ge=0)
-    gain: float = param(0.1, "where the gains of outputs start", ge=0)
+    gain: float = param(0.3, "where the gains of outputs start", ge=0)
     steps: int = param(48, "training steps", ge=0)
     rate: float = param(0.004, "learning rate at the first step", ge=0)
     seed: int = param(0, "of the order in which texts are trained on")

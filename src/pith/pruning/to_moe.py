@@ -61,7 +61,7 @@ class ToMoE(Pruner):
         0.5, "share of an MLP's channels that a token reads, over all layers", ge=0.01, le=1.0, sweep=(0.3, 0.9)
     )
     experts: int = param(8, "of every MLP", ge=1)
-    steps: int = param(400, "of training", ge=0)
+    steps: int = param(300, "of training", ge=0)
     rate: float = param(3e-3, "of training (AdamW)", ge=0)
     distill: float = param(2.0, "weight of the divergence from the dense model", ge=0)
     resource: float = param(16.0, "weight of how far the active share is from the one wanted", ge=0)

@@ -133,10 +133,16 @@ def reordered(weight: Float[Tensor, "out in"], order: Int[Tensor, "strip in"]) -
 def k_means(
     points: Float[Tensor, "point run"], count: int, steps: int, generator: torch.Generator
 ) -> Float[Tensor, "count run"]:
-    """Centres of points, the first ones points drawn at random; one that lost all its points stays where it is."""
-    drawn = torch.randint(len(points), (count,), generator=generator)
-    if len(points) >= count:
-        drawn = torch.randperm(len(points), generator=generator)[:count]
+    """Centres of points; one that lost all its points stays where it is.
+
+    The first ones are points drawn at random, those far from the ones drawn before more often (k-means++).
+    """
+    drawn = [int(torch.randint(len(points), (1,), generator=generator))]
+    distance = torch.full((len(points),), torch.inf, device=points.device)
+    for _ in range(count - 1):
+        distance = torch.minimum(distance, (points - points[drawn[-1]]).square().sum(1))
+        chances = distance.cpu() + torch.finfo(torch.float32).tiny
+        drawn.append(int(torch.multinomial(chances, 1, generator=generator)))
     centres = points[drawn]
     for _ in range(steps):
         nearest = torch.cdist(points, centres).argmin(1)

@@ -68,6 +68,14 @@ class RSQ(GPTQ):
             rotate(model, self.seed)
         super().change(model, calibration)
 
+    def predicted_bytes(self, model: Any) -> int | None:
+        """As for every quantizer; embeddings that are one become two."""
+        predicted, output = super().predicted_bytes(model), model.get_output_embeddings()
+        shared = getattr(output, "weight", None) is model.get_input_embeddings().weight
+        if predicted is None or not (self.rotate and shared):
+            return predicted
+        return predicted + int(output.weight.nbytes)
+
     def stages(self, model: Any, calibration: Calibration) -> Iterator[Stage]:
         """The blocks with the rolled sequences too."""
         return walk(model, replace(calibration, tokens=expanded(calibration.tokens, self.expansion)))

@@ -12,7 +12,7 @@ import torch
 
 from pith.core import InputError, Method, ModelError, PithWarning, Recipe
 from pith.weights.calibration import Calibration
-from pith.weights.duplicate import duplicate
+from pith.weights.duplicate import duplicate, lay_out
 from pith.weights.folder import as_saved
 from pith.weights.pace import slower
 from pith.weights.packed import PackedLinear
@@ -66,6 +66,7 @@ class Compressor(Method, ABC):
         smaller = duplicate(model).eval()
         with torch.no_grad():
             self.change(smaller, calibration.stage(self, model))
+            lay_out(smaller)
         done = [*(getattr(model.config, "pith_recipe", None) or []), str(self)]
         smaller.config.pith_recipe = done
         as_saved(smaller)

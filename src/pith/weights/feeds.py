@@ -136,7 +136,7 @@ def _first_reads(
 
     def gives(name: str) -> Callable[..., None]:
         def hook(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-            if isinstance(output, Tensor):
+            if isinstance(output, Tensor) and len(args) == 1:  # a gated norm reads two things
                 given.append((name, module, output))
 
         return hook

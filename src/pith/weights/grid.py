@@ -51,8 +51,8 @@ class Grid:
         """Every weight at its nearest value of the grid."""
         return self.values(self.codes(weight))
 
-    def column(self, index: int, weight: Float[Tensor, out]) -> tuple[Int[Tensor, out], Float[Tensor, out]]:
-        """Codes and values of one column of weights."""
+    def column(self, index: int, weight: Float[Tensor, " out"]) -> tuple[Float[Tensor, " out"], Float[Tensor, " out"]]:
+        """Codes, as whole numbers in the dtype of the weight, and values of one column of weights."""
         scale, zero = self.scale[:, index // self.group_size], self.zero[:, index // self.group_size]
         codes = self._rounded(weight / scale, zero)
         return codes, scale * (codes - zero)
