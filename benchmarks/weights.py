@@ -28,9 +28,9 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-from llama_cpp_peer import peers
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from llama_cpp_peer import peers
 from pith.core import PithWarning, Recipe
 from pith.measure import weight_bytes
 from pith.measure.environment import environment

@@ -15,27 +15,23 @@ from typing import Any
 
 from cache_table import compared
 
-from pith.core import Recipe
-from pith.measure import Speed
-
 BITS, SHARES = (8, 4, 3, 2), (0.1, 0.2, 0.3, 0.4, 0.5)
 QUANTIZED = [
-    *(f"{name}(bits={bits})" for name in ("rtn", "hqq", "awq", "gptq", "rsq", "bit_distiller") for bits in BITS),
-    *(f"{name}(bits={bits}, group_size=0)" for name in ("rtn", "gptq", "rsq") for bits in (4, 3, 2)),
-    *(f"amq(bits={bits})" for bits in (2.5, 3.0, 3.5)),
-    "reallm",
+    *(f"{name}(bits={bits})" for name in ("rtn", "hqq", "awq", "gptq", "rsq") for bits in BITS),
+    *(f"{name}(bits=3, group_size=0)" for name in ("rtn", "gptq", "rsq")),
+    *("bit_distiller(bits=3)", "bit_distiller(bits=2)", "amq(bits=3.0)", "reallm"),
 ]
 PRUNED = [
     *(f"{name}(sparsity={share})" for name in ("magnitude", "wanda", "sparse_gpt") for share in SHARES),
     *(f"{name}(pattern='2:4')" for name in ("magnitude", "wanda", "sparse_gpt")),
-    *(f"{name}(sparsity={share})" for name in ("magnitude_channels", "flap", "llm_surgeon", "minitron") for share in SHARES),
-    *(f"{name}(drop={drop})" for name in ("sleb", "flexi_gpt") for drop in (1, 2)),
+    *(f"{name}(sparsity={share})" for name in ("magnitude_channels", "flap") for share in SHARES),
+    *("llm_surgeon(sparsity=0.2)", "llm_surgeon(sparsity=0.5)", "minitron(channels=0.5)", "minitron(heads=0.5)"),
+    *("sleb(drop=1)", "sleb(drop=2)", "flexi_gpt(drop=1)", "inheritune(keep=3)", "to_moe(active=0.5)"),
     *(f"llm_drop(drop={drop}, part='{part}')" for part in ("attention", "mlp", "block") for drop in (1, 2)),
-    *(f"inheritune(keep={kept})" for kept in (3, 2)),
-    *(f"to_moe(active={share})" for share in (0.75, 0.5)),
-]  # fmt: skip
-TASKS = "needle(count=100),needle(count=100, keys=16),perplexity(scored=128)"
-HEADINGS = ["recipe", "needle", "16 keys", "perplexity", "weights", "prefill", "decode"]
+    "sleb(drop=1) + gptq(bits=4) + snapkv(budget=0.25)",
+]
+TASKS = "needle(count=100),needle(count=100, keys=16),perplexity(scored=128, chunk=16),kick_generation"
+HEADINGS = ["recipe", "needle", "16 keys", "perplexity", "generation", "weights"]
 
 
 def lines(found: dict[str, Any]) -> list[str]:
@@ -51,10 +47,8 @@ def cells(row: dict[str, Any]) -> list[str]:
         digits = 1 if task.startswith("perplexity") else 2
         value, low, high = (f"{answer['quality'][key]:.{digits}f}" for key in ("value", "low", "high"))
         worse = " ▼" if row["verdicts"][task] == "worse" else ""
-        scores.append(f"{value}{worse} <small>{low}–{high}</small>")
-    speed = Speed(**row["costs"]["speed"])
-    times = [f"{speed.prefill_ratio:.2f}x", f"{'' if speed.decode_tells else '~'}{speed.decode_ratio:.2f}x"]
-    return [f"`{Recipe.parse(row['recipe'])}`", *scores, f"{row['weights_share']:.1%}", *times]
+        scores.append(f"{value}{worse} <small>{low} to {high}</small>")
+    return [f"`{row['label']}`", *scores, f"{row['weights_share']:.1%}"]
 
 
 def main() -> None:

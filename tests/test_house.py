@@ -23,8 +23,8 @@ ROOT = Path(__file__).parent.parent
 SOURCE = ROOT / "src" / "pith"
 CODE = sorted(p for room in ("src", "benchmarks", "recipes", "tests") for p in (ROOT / room).rglob("*.py"))
 LAYERS = [
-    "core", "attention", "weights", "cache", "quantization", "pruning", "models", "tasks", "measure", "predict", "study",
-    "search", "report", "cli",
+    "core", "attention", "weights", "cache", "quantization", "pruning", "models", "tasks", "measure", "predict",
+    "study", "search", "report", "cli",
 ]  # fmt: skip
 FUNCTION = ast.FunctionDef | ast.AsyncFunctionDef
 

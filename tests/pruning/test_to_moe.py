@@ -133,6 +133,10 @@ def test_a_quantizer_may_follow() -> None:
     with torch.no_grad():
         assert torch.isfinite(smaller(tokens(1, 9)).logits).all()
     assert all(type(module.up_proj).__name__ == "Int8Linear" for module in routed(smaller))
+    latent = "reallm(bits=2, rank=1, learn=0, rounds=1, steps=1)"
+    smaller = pith.compress(llama(), f"to_moe(steps=1, experts=2) + {latent}", texts())
+    with torch.no_grad():
+        assert torch.isfinite(smaller(tokens(1, 9)).logits).all()
 
 
 @pytest.mark.parametrize("name", ["phi3", "olmoe", "gpt_neox"])

@@ -26,7 +26,7 @@ class Inheritune(Pruner):
 
     paper: ClassVar[Paper] = Paper(
         "2404.08634",
-        "Inheritune: Training Smaller Yet More Attentive Language Models",
+        "Inheritune: Pre-training Small Base LMs with Fewer Tokens",
         "Sunny Sanyal, Ravid Shwartz-Ziv, Alexandros G. Dimakis, Sujay Sanghavi",
         2024,
         "sanyalsunny111/LLM-Inheritune",

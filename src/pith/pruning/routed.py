@@ -46,7 +46,7 @@ class RoutedMLP(StandIn):
         expert = F.linear(rows, self.router.to(x.dtype)).argmax(-1)
         order = expert.argsort(stable=True)
         counts = torch.bincount(expert, minlength=len(self.channels)).tolist()
-        weights = {name: dense_of(layer) for name, layer in self.named_children() if name in _NAMES}
+        weights = {name: _dense(layer) for name, layer in self.named_children() if name in _NAMES}
         result = torch.empty_like(rows)
         for index, tokens in enumerate(torch.split(order, counts)):
             if len(tokens):
@@ -88,6 +88,12 @@ class RoutedMLP(StandIn):
         """How many experts of how many channels."""
         experts, width = self.channels.shape
         return f"experts={experts}, width={width}"
+
+
+def _dense(layer: Any) -> Tensor:
+    """The weight of a layer, which whatever a later method put there decodes."""
+    weight: Tensor = layer.dense() if hasattr(layer, "dense") else dense_of(layer)
+    return weight
 
 
 def active_share(model: nn.Module, inner: int) -> float:

@@ -169,13 +169,16 @@ class TunedLinear(nn.Module):
 
     def __init__(self, layer: LatentLinear) -> None:
         super().__init__()
-        self.dense, self.bias = layer.residual(), layer.bias
+        self.fixed, self.bias = layer.residual(), layer.bias
         self.left, self.right = (nn.Parameter(part.float()) for part in (layer.left, layer.right))
 
     def forward(self, x: Float[Tensor, "... in"]) -> Float[Tensor, "... out"]:
         """As the layer's own, with gradients for the low-rank part."""
-        weight = self.dense + self.left @ self.right
-        return nn.functional.linear(x, weight.to(x.dtype), self.bias)
+        return nn.functional.linear(x, self.dense().to(x.dtype), self.bias)
+
+    def dense(self) -> Float[Tensor, "out in"]:
+        """The whole weight."""
+        return self.fixed + self.left @ self.right
 
 
 def low_rank(

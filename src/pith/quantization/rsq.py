@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from pith.core import Paper, param
 from pith.quantization.gptq import GPTQ
 from pith.weights import Calibration, Grid, Stage, blocks, parts, walk
+from pith.weights.duplicate import duplicate
 from pith.weights.grid import grouped, size_of_group
 from pith.weights.rotation import rotate
 
@@ -70,9 +71,11 @@ class RSQ(GPTQ):
 
     def predicted_bytes(self, model: Any) -> int | None:
         """As for every quantizer; embeddings that are one become two."""
-        predicted, output = super().predicted_bytes(model), model.get_output_embeddings()
-        shared = getattr(output, "weight", None) is model.get_input_embeddings().weight
-        if predicted is None or not (self.rotate and shared):
+        predicted, own = super().predicted_bytes(model), duplicate(model)  # choosing may split experts
+        output = own.get_output_embeddings()
+        shared = getattr(output, "weight", None) is own.get_input_embeddings().weight
+        packed = any(own.get_submodule(name) is output for name in self.chosen(own))
+        if predicted is None or packed or not (self.rotate and shared):
             return predicted
         return predicted + int(output.weight.nbytes)
 
