@@ -13,6 +13,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -59,12 +60,12 @@ TASKS = "needle(count=50),needle(count=50, keys=16),perplexity(scored=48)"
 HEADINGS = ["recipe", "needle", "16 keys", "perplexity", "bytes held", "claimed", "prefill", "decode"]
 
 
-def compared(out: Path, recipes: list[str], length: int, tasks: str) -> dict[str, Any]:
+def compared(out: Path, recipes: list[str], length: int, tasks: str, others: Sequence[str] = ()) -> dict[str, Any]:
     """What `pith compare` found, as its JSON."""
     named = [word for recipe in recipes for word in ("--recipe", recipe)]
     options = ["--budgets", "0.5,0.25,0.1", "--tasks", tasks, "--length", str(length), "--out", str(out), "--json"]
     options += ["--workers", str(os.cpu_count() or 1)]  # they share the tasks; times are taken alone
-    command = [sys.executable, "-m", "pith", "compare", *named, *options]
+    command = [sys.executable, "-m", "pith", "compare", *named, *options, *others]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     found: dict[str, Any] = json.loads(done.stdout)
     return found

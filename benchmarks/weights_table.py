@@ -58,8 +58,11 @@ def main() -> None:
     parser.add_argument("--recipe", action="append", help="only these recipes; may be given several times")
     parser.add_argument("--length", type=int, default=512, help="tokens of the prompt")
     parser.add_argument("--tasks", default=TASKS)
+    parser.add_argument("--sequences", type=int, default=32, help="of 256 tokens, that methods read")
     args = parser.parse_args()
-    found = compared(args.out, args.recipe or [*QUANTIZED, *PRUNED], args.length, args.tasks)
+    calibration = ["--calibration-sequences", str(args.sequences), "--calibration-length", "256"]
+    recipes = args.recipe or [*QUANTIZED, *PRUNED]
+    found = compared(args.out, recipes, args.length, args.tasks, calibration)
     if args.json:
         args.json.write_text(json.dumps(found, indent=1) + "\n")
     sys.stdout.write("\n".join([*lines(found), "", *found["verdict"]]) + "\n")

@@ -29,6 +29,8 @@ COMMANDS = {
     "cache_decode_storages": f'{DECODE} --lengths 16384 --recipe "kivi(bits=2)" --recipe "kivi(bits=4)" '
     '--recipe kv_cache_int8 --recipe deco_quant --recipe think --budgets "" --dtype bfloat16 --rounds 1 --decoded 20',
     "cache_table": "python benchmarks/cache_table.py --out results/cache --json benchmarks/results/cache_table.json",
+    "weights_table": "python benchmarks/weights_table.py --out results/weights "
+    "--json benchmarks/results/weights_table.json",
     "task_calibration": "python benchmarks/task_calibration.py --length 512 --count 20 "
     "--out benchmarks/results/task_calibration.json",
     "stream_perplexity": "python benchmarks/stream_perplexity.py --tokens 20000",
@@ -51,7 +53,7 @@ def page() -> str:
         "# All results, and the commands that made them",
         "Every figure of these pages was measured by a command of this repository. Here is each file of "
         "`benchmarks/results/` with its command; what the figures say is told in [the cache methods side by side]"
-        "(cache.md). Times are ratios to the dense model, run by turns in one process: below 1 is less time; "
+        "(cache.md) and in [the weight methods side by side](weights.md). Times are ratios to the dense model, run by turns in one process: below 1 is less time; "
         "~ was too noisy to tell.",
     ]
     for name, found in stored().items():
@@ -76,17 +78,17 @@ def where(found: dict[str, Any]) -> str:
 
 
 def measured(name: str) -> list[str]:
-    """A section for a method's card: its rows of the table of all cache methods, beside the dense model."""
-    rows = stored().get("cache_table", {}).get("rows", [])
-    own = [row for row in rows if name in within(row["recipe"])]
-    if not own:
-        return []
-    return [
-        "## What was measured",
-        "On the built-in model with a prompt of 1024 tokens; times are ratios to the dense model. "
-        "[All methods side by side](../cache.md), with the command and how to read it.",
-        compared([rows[0], *own]),
-    ]
+    """A section for a method's card: its rows of the tables of all methods, beside the dense model."""
+    text: list[str] = []
+    for table, (page, length) in {"cache_table": ("cache", 1024), "weights_table": ("weights", 512)}.items():
+        rows = stored().get(table, {}).get("rows", [])
+        if own := [row for row in rows if name in within(row["recipe"])]:
+            text += [
+                f"On the built-in model with a prompt of {length} tokens; times are ratios to the dense model. "
+                f"[All methods side by side](../{page}.md), with the command and how to read it.",
+                compared([rows[0], *own]),
+            ]
+    return ["## What was measured", *text] if text else []
 
 
 def rows_of(recipes: list[str]) -> str:

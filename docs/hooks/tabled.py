@@ -131,12 +131,16 @@ def streamed(rows: dict[str, dict[str, Any]]) -> str:
 def compared(rows: list[dict[str, Any]]) -> str:
     """A table of `pith compare --json`."""
     scored = {task: quality["value"] for task, quality in piece(rows[0], "quality").items()}
-    heads = ["recipe", *map(short, scored), "bytes held", "claimed", "prefill", "decode"]
+    weighed = any(row.get("weights_share", 1) != 1 for row in rows)
+    weights = ["weights held"] if weighed else []
+    heads = ["recipe", *map(short, scored), *weights, "cache held" if weighed else "bytes held", "claimed"]
+    heads += ["prefill", "decode"]
     cells = []
     for row in rows:
         held, speed = piece(row, "bytes"), piece(row, "speed")
         scores = [f"{score(q['value'])} <small>{span(q)}</small>" for q in piece(row, "quality").values()]
-        shares = [percent(held["prefill"] / held["dense_prefill"]), percent(held["claimed"])]
+        shares = [percent(row["weights_share"])] if weighed else []
+        shares += [percent(held["prefill"] / held["dense_prefill"]), percent(held["claimed"])]
         noisy = "" if tells(speed["decode_ratio"], speed["spread"]) else "~"
         times = [f"{speed['prefill_ratio']:.2f}x", f"{noisy}{speed['decode_ratio']:.2f}x"]
         cells.append((f"`{named(row)}`", *scores, *shares, *times))
