@@ -71,7 +71,7 @@ def test_nothing_that_meets_the_limits_is_exit_code_1_and_the_nearest(limit: str
 
 def test_limits_that_make_no_sense_are_one_line(tmp_path: Path) -> None:
     out = ["--out", str(tmp_path)]
-    assert "the weights alone take 13.0 MiB" in refused("fit", "builtin", "--memory", "2MiB", *out)
+    assert "the embeddings alone take 4.00 MiB" in refused("fit", "builtin", "--memory", "2MiB", *out)
     assert "'64' is no size" in refused("fit", "builtin", "--memory", "64", *out)
     assert "nothing is limited" in refused("fit", "builtin", *out)
     assert "quality=2.0 makes no sense" in refused("fit", "builtin", "--memory", "15MiB", "--quality", "2", *out)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from pith.core import InputError
 from pith.core.words import bytes_
@@ -12,6 +13,7 @@ from pith.measure.seconds import DECODED
 from pith.models import Loaded, require_positions
 from pith.search.space import Space, contracts, space
 from pith.tasks import Task
+from pith.weights import blocks
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,13 +57,21 @@ class Aim:
         for name, value in {"length": self.length, "batch": self.batch, "batch_size": self.batch_size}.items():
             if value < 1:
                 raise InputError(f"{name}={value} makes no sense; allowed is 1 or more")
-        weights = weight_bytes(loaded.model)
-        if self.memory is not None and self.memory <= weights and not space(self._among(below_dense=True)).weights:
-            raise InputError(
-                f"memory={bytes_(self.memory)} makes no sense: the weights alone take {bytes_(weights)}, and no "
-                "method that is searched makes them smaller"
-            )
+        self._require_room(loaded.model)
         require_positions(loaded.model, self.length + DECODED, f"length={self.length} and {DECODED} decoded tokens")
+
+    def _require_room(self, model: Any) -> None:
+        """Refuses a memory that what no searched method makes smaller fills alone: embeddings, or all the weights."""
+        if self.memory is None:
+            return
+        what, least = "weights", weight_bytes(model)
+        if space(self._among(below_dense=True)).weights:
+            what, least = "embeddings", least - weight_bytes(blocks(model))
+        if self.memory <= least:
+            raise InputError(
+                f"memory={bytes_(self.memory)} makes no sense: the {what} alone take {bytes_(least)}, and no method "
+                "that is searched makes them smaller"
+            )
 
     def searched(self, dense_memory: int, without: Sequence[str] = ()) -> Space:
         """The methods that are searched.

@@ -127,7 +127,7 @@ class GroupedLinear(PackedLinear):
 
     so that the value of code 0 need not lie on the grid of any integer. The file holds the codes in their order, packed
     without a gap. In memory they take the same bytes, and lie in the order that the processor's kernel wants where it
-    has one for the shape: in bfloat16, outputs that are a multiple of 64 (4 bits), 128 (2 bits) or 256 (3 bits). It
+    has one for the shape: outputs that are a multiple of 64 (4 bits), 128 (2 bits) or 256 (3 bits). In bfloat16 it
     multiplies few tokens; for many, and for everything else, each forward decodes the weight.
     """
 
@@ -143,12 +143,17 @@ class GroupedLinear(PackedLinear):
     @property
     def fast(self) -> bool:
         """See the class."""
-        on_cpu = self.codes.device.type == "cpu" and self.scales.dtype == torch.bfloat16
-        return on_cpu and int4.fits_kernel(self.bits, self.out_features, self.in_features, self.group_size)
+        return self._fits and self.scales.dtype == torch.bfloat16
+
+    @property
+    def _fits(self) -> bool:
+        """Whether the codes may lie in the kernel's order, from which they are also decoded faster."""
+        shape = (self.bits, self.out_features, self.in_features, self.group_size)
+        return self.codes.device.type == "cpu" and int4.fits_kernel(*shape)
 
     def forward(self, x: Float[Tensor, "... in"]) -> Float[Tensor, "... out"]:
         """The product, in the dtype of x."""
-        self._turn(self.fast)
+        self._turn(self._fits)
         return super().forward(x)
 
     def multiply(self, x: BFloat16[Tensor, "token in"]) -> BFloat16[Tensor, "token out"]:
