@@ -35,7 +35,7 @@ def test_a_recipe() -> None:
     config = builtin().model.config
     token = 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim * 4
     assert (found.bytes.dense_prefill, found.bytes.dense_decoded) == (128 * token, 160 * token)
-    assert found.speed.runs == 2
+    assert 2 <= found.speed.runs <= 8  # noise asks for more pairs
     assert found.speed.decode > 0
     bandwidth = found.costs.bandwidth
     assert bandwidth is not None

@@ -27,13 +27,13 @@ def run(peak: int | None = None) -> Run:
 
 
 def test_on_the_processor_nobody_looks_unless_asked() -> None:
-    assert memory(builtin(), RECIPE, ([run()], [run()]), None) == Memory(weight_bytes(builtin().model))
+    assert memory(builtin(), builtin().model, RECIPE, ([run()], [run()]), None) == Memory(weight_bytes(builtin().model))
 
 
 def test_the_allocators_peak_is_the_largest_of_the_runs() -> None:
     layer = torch.nn.Linear(3, 3, bias=False)
     layer.device = "cuda:0"
-    found = memory(Loaded("x", layer, None), RECIPE, ([run(50), run(70)], [run(90)]), (8, 0))
+    found = memory(Loaded("x", layer, None), layer, RECIPE, ([run(50), run(70)], [run(90)]), (8, 0))
     assert found == Memory(36, 70, 90)
 
 

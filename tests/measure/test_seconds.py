@@ -55,7 +55,7 @@ def test_pairs_alternate_and_the_first_is_not_counted(monkeypatch: pytest.Monkey
     order = fake_runs(monkeypatch, lambda number: 1.0 + number / 1000)
     told: list[tuple[int, int]] = []
     recipe = "snapkv(budget=0.25)"
-    mine, dense = run_pairs(subject(recipe), torch.zeros(1, 4).long(), 3, lambda *done: told.append(done))
+    mine, dense = run_pairs(subject(recipe), subject(), torch.zeros(1, 4).long(), 3, lambda *done: told.append(done))
     assert order == ["None", recipe, recipe, "None", "None", recipe, recipe, "None"]
     assert [r.prefill for r in mine] == [1.003, 1.006, 1.007]
     assert [r.prefill for r in dense] == [1.004, 1.005, 1.008]
@@ -65,7 +65,9 @@ def test_pairs_alternate_and_the_first_is_not_counted(monkeypatch: pytest.Monkey
 def test_noise_asks_for_more_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
     fake_runs(monkeypatch, lambda number: 1.0 if number % 3 else 2.0)
     told: list[tuple[int, int]] = []
-    mine, dense = run_pairs(subject("snapkv()"), torch.zeros(1, 4).long(), 3, lambda *done: told.append(done))
+    mine, dense = run_pairs(
+        subject("snapkv()"), subject(), torch.zeros(1, 4).long(), 3, lambda *done: told.append(done)
+    )
     assert len(mine) == len(dense) == 12
     assert told == [(n, 12) for n in range(1, 13)]
 
@@ -73,7 +75,7 @@ def test_noise_asks_for_more_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_more_pairs_come_only_while_there_is_time(monkeypatch: pytest.MonkeyPatch) -> None:
     fake_runs(monkeypatch, lambda number: 1.0 if number % 3 else 2.0)
     monkeypatch.setattr(seconds, "LONGER", -1.0)
-    assert len(run_pairs(subject("snapkv()"), torch.zeros(1, 4).long(), 3)[0]) == 3
+    assert len(run_pairs(subject("snapkv()"), subject(), torch.zeros(1, 4).long(), 3)[0]) == 3
 
 
 def test_speed_is_the_median_of_pairs() -> None:

@@ -85,7 +85,7 @@ def test_of_several_methods_the_first_with_a_knob_is_turned_and_that_is_said(loa
 def test_at_a_latency_the_median_of_the_pairs_decides(loaded: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[float, int]] = []
 
-    def pairs(subject: Subject, prompt: object, runs: int) -> tuple[list[Run], list[Run]]:
+    def pairs(subject: Subject, dense: Subject, prompt: object, runs: int) -> tuple[list[Run], list[Run]]:
         budget = subject.recipe.methods[0].budget  # type: ignore[union-attr]
         asked.append((budget, runs))
         # one disturbed pair in each, which a mean would not forgive
@@ -101,7 +101,7 @@ def test_at_a_latency_the_median_of_the_pairs_decides(loaded: Loaded, monkeypatc
 def test_what_does_not_pass_afresh_gives_way_to_what_saves_more(
     loaded: Loaded, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def pairs(subject: Subject, prompt: object, runs: int) -> tuple[list[Run], list[Run]]:
+    def pairs(subject: Subject, dense: Subject, prompt: object, runs: int) -> tuple[list[Run], list[Run]]:
         budget = subject.recipe.methods[0].budget  # type: ignore[union-attr]
         slower = 0.2 if runs == at.FRESH_PAIRS else 0.0
         return [Run(1.0, budget + slower, 1, 1)] * runs, [Run(1.0, 1.0, 1, 1)] * runs
