@@ -24,7 +24,7 @@ def test_every_method_has_a_whole_card_as_json() -> None:
     assert [card["name"] for card in cards] == list(methods())
     for card in cards:
         assert set(card) == {
-            "name", "contract", "question", "paper", "summary", "formula", "deviations", "parameters",
+            "name", "contract", "question", "calibrated", "paper", "summary", "formula", "deviations", "parameters",
         }  # fmt: skip
         assert card["summary"]
         assert card["paper"]["title"]

@@ -77,7 +77,7 @@ def test_a_family_stands_beside_a_recipe(model: str, tmp_path: Path) -> None:
         (["--recipe", "snapkv("], "this is no recipe"),
         (["--recipe", "none.toml"], "none.toml: No such file"),
         (["--family", "evictions"], "no family is called 'evictions'; did you mean 'eviction'?; there are: "),
-        (["--family", "eviction", "--family", "nothing"], "no family is called 'nothing'; there are: "),
+        (["--family", "eviction", "--family", "xyz"], "no family is called 'xyz'; there are: "),
         (["--recipe", "snapkv(streaming_llm)"], "a parameter is given by name"),
         (["--budgets", "2.5"], "budget=2.5 makes no sense"),
         (["--tasks", "needles"], "no task is called 'needles'"),
