@@ -39,7 +39,12 @@ from pith.weights import Calibration, calibration, compress, stand_ins
 from pith.weights.packed import PackedLinear
 
 RECIPES = ("rtn(bits=8)", "rtn(bits=4)", "rtn(bits=3)", "rtn(bits=2)")
-STRUCTURED = ("inheritune(keep=0.5)", "sleb(drop=1)", "magnitude_channels(sparsity=0.25)", "magnitude_channels(sparsity=0.5)")
+STRUCTURED = (
+    "inheritune(keep=0.5)",
+    "sleb(drop=1)",
+    "magnitude_channels(sparsity=0.25)",
+    "magnitude_channels(sparsity=0.5)",
+)
 DENSE = ("float32", "bfloat16")
 Runner = Callable[[torch.Tensor, int], dict[str, float]]
 

@@ -72,5 +72,15 @@ def test_a_recipe_that_changes_weights_says_what_they_take(model: str) -> None:
     found = pith_("generate", model, "import os", "--recipe", "rtn(bits=8) + snapkv", "--max-new-tokens", "2")
     assert found.exit_code == 0, found.output
     assert re.search(r"the cache holds \S+ KiB, the weights \S+ MiB \(\S+ MiB dense\)\n$", found.stderr)
-    why = refused("generate", model, "import os", "--recipe", "gptq", "--calibration", "/no/such/file")
+    why = refused(
+        "generate",
+        model,
+        "import os",
+        "--recipe",
+        "gptq",
+        "--calibration",
+        "/no/such/file",
+        "--calibration-length",
+        "64",
+    )
     assert "calibration text '/no/such/file' cannot be read" in why
