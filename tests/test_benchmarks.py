@@ -69,3 +69,14 @@ def test_the_shape_can_be_saved_for_other_commands(tmp_path: Path) -> None:
     loaded = load(str(tmp_path / "llama"))
     assert loaded.model.config.num_hidden_layers == 8
     assert loaded.tokenizer("import os").input_ids
+
+
+def test_weights(tmp_path: Path) -> None:
+    out = tmp_path / "found.json"
+    options = ["--model", "builtin", "--recipe", "rtn(bits=4)", "--rounds", "1", "--decoded", "2", "--length", "32"]
+    run("weights.py", *options, "--out", str(out))
+    rows = {row["subject"]: row for row in json.loads(out.read_text())["rows"]}
+    assert set(rows) == {"dense float32", "dense bfloat16", "rtn(bits=4) bfloat16"}
+    packed, dense = rows["rtn(bits=4) bfloat16"], rows["dense bfloat16"]
+    assert packed["bytes_at_rest"] == packed["bytes_after_forwards"] < 0.5 * dense["bytes_at_rest"]
+    assert packed["block_bytes"] < 0.27 * dense["block_bytes"]

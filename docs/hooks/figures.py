@@ -53,7 +53,8 @@ def page() -> str:
         "# All results, and the commands that made them",
         "Every figure of these pages was measured by a command of this repository. Here is each file of "
         "`benchmarks/results/` with its command; what the figures say is told in [the cache methods side by side]"
-        "(cache.md) and in [the weight methods side by side](weights.md). Times are ratios to the dense model, run by turns in one process: below 1 is less time; "
+        "(cache.md) and in [the weight methods side by side](weights.md). Times are ratios to the dense model, run by "
+        "turns in one process: below 1 is less time; "
         "~ was too noisy to tell.",
     ]
     for name, found in stored().items():
