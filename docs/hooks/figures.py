@@ -31,6 +31,8 @@ COMMANDS = {
     "cache_table": "python benchmarks/cache_table.py --out results/cache --json benchmarks/results/cache_table.json",
     "weights_table": "python benchmarks/weights_table.py --out results/weights "
     "--json benchmarks/results/weights_table.json",
+    "weights_trained": "python benchmarks/weights_table.py --trained --out results/trained "
+    "--json benchmarks/results/weights_trained.json",
     "task_calibration": "python benchmarks/task_calibration.py --length 512 --count 20 "
     "--out benchmarks/results/task_calibration.json",
     "stream_perplexity": "python benchmarks/stream_perplexity.py --tokens 20000",
@@ -39,6 +41,10 @@ COMMANDS = {
     '--recipe "inf_llm(n_init=16, n_local=384, block_size=32, topk=4, exec_block_size=128)"',
 }
 """What made the files that do not say it themselves (`command`)."""
+
+
+TABLES = {"cache_table": ("cache", 1024), "weights_table": ("weights", 512), "weights_trained": ("weights", 512)}
+"""Which page tells of a table of all methods, and the tokens of its prompts."""
 
 
 @cache
@@ -81,7 +87,7 @@ def where(found: dict[str, Any]) -> str:
 def measured(name: str) -> list[str]:
     """A section for a method's card: its rows of the tables of all methods, beside the dense model."""
     text: list[str] = []
-    for table, (page, length) in {"cache_table": ("cache", 1024), "weights_table": ("weights", 512)}.items():
+    for table, (page, length) in TABLES.items():
         rows = stored().get(table, {}).get("rows", [])
         if own := [row for row in rows if name in within(row["recipe"])]:
             text += [
