@@ -4,11 +4,12 @@ It stands on Transformers' public interfaces for attention, masks and caches; no
 changes nothing outside Pith. `LayerCache` owns what one layer holds; `Step` is what a method sees of it.
 """
 
-from pith.attention.cache import AttentionRuntime, PithCache
+from pith.attention.cache import PithCache
 from pith.attention.companion import Companion
 from pith.attention.eviction import Allocation, Eviction, Retention, Seat
 from pith.attention.layer import LayerCache
 from pith.attention.reading import Part, Reading
+from pith.attention.runtime import AttentionRuntime
 from pith.attention.step import GroupReduction, Step
 from pith.attention.storage import Context, Packed, Storage
 from pith.attention.store import Store

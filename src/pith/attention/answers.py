@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
+from pith.attention.eviction import Retention
 from pith.attention.evictor import Evictor
+from pith.attention.placement import Placement
 from pith.attention.reader import Reader
+from pith.attention.reading import Reading
 from pith.attention.rotary import Rotary
 from pith.attention.storage import Storage
+from pith.core import ModelError, Recipe
 
 
 @dataclass(frozen=True)
@@ -31,3 +36,49 @@ class Answers:
     rotary: Rotary | None = None
     raw: bool = False
     device: torch.device | None = None
+
+
+def answers_of(
+    model: Any, index: int, recipe: Recipe, seat: tuple[int, int], rotaries: dict[str | None, Rotary]
+) -> Answers:
+    """The recipe's methods as they act in one layer."""
+    retention, storage, reading = (recipe.answer(c.question) for c in (Retention, Storage, Reading))
+    evictor = reader = rotary = None
+    raw = turns = False
+    if isinstance(retention, Retention):
+        raw, turns = retention.raw, retention.renumbers or retention.rotates
+    if isinstance(reading, Reading):
+        raw, reader = raw or reading.raw, Reader(reading)
+    if raw or turns:
+        rotary = _rotary(model, index, rotaries)
+    if isinstance(retention, Retention):
+        placed = rotary is not None and retention.renumbers and not raw
+        evictor = Evictor(retention, seat, Placement(rotary) if rotary is not None and placed else None)
+    return Answers(
+        evictor=evictor,
+        storage=storage if isinstance(storage, Storage) else None,
+        reader=reader,
+        rotary=rotary,
+        raw=raw,
+        device=_away(model) if isinstance(reading, Reading) and reading.offload == "cpu" else None,
+    )
+
+
+def _away(model: Any) -> torch.device | None:
+    """Main memory, where the model is elsewhere."""
+    return None if model.device.type == "cpu" else torch.device("cpu")
+
+
+def _rotary(model: Any, index: int, made: dict[str | None, Rotary]) -> Rotary:
+    """The rotary embedding of a layer, one for all layers of a type."""
+    config = model.config.get_text_config(decoder=True)
+    rotates: list[int] | None = getattr(config, "no_rope_layers", None)  # which is 1 where a layer does rotate
+    if rotates and not rotates[index]:
+        raise ModelError(
+            f"layer {index} of {type(model).__name__} has no rotary positions, so its keys cannot be placed at others"
+        )
+    types: list[str] | None = getattr(config, "layer_types", None)
+    kind = types[index] if types else None
+    if kind not in made:
+        made[kind] = Rotary(model, kind)
+    return made[kind]
