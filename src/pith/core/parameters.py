@@ -125,7 +125,7 @@ class Parametrised:
         return f"{self.name}({', '.join(words)})"
 
     @classmethod
-    def build(cls, **values: Any) -> typing.Self:
+    def build(cls, /, **values: Any) -> typing.Self:
         """Builds the value from parameters by name.
 
         Raises:

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import ast
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from pith.core.errors import PithError, RecipeSyntaxError
+from pith.core.errors import PithError, RecipeSyntaxError, shorten
 from pith.core.method import Method
 from pith.core.registry import method as registered
 
 DENSE = "dense"
 """The text of the recipe without a method."""
+
+
+WINDOW = 60
+"""Characters of a text that an error shows around the place where it is wrong."""
 
 
 @dataclass(frozen=True)
@@ -54,12 +59,16 @@ class Grammar:
         if not source:
             raise self.error(f"an empty text is no {self.what}; {self.empty}")
         try:
-            tree = ast.parse(source, mode="eval")
+            tree = parse_expression(source)
+            return [self._call(node, source) for node in self._split(tree, source)]
         except SyntaxError as error:
-            self._refuse(source, (error.offset or 1) - 1, error.msg)
-        except (ValueError, RecursionError, MemoryError):
-            self._refuse(source, 0, "it cannot be parsed")
-        return [self._call(node, source) for node in self._split(tree.body, source)]
+            digits = error.msg.startswith("Exceeds the limit")
+            why = "a number has too many digits" if digits else error.msg
+            raise self._wrong(source, _offset(source, error.lineno or 1, error.offset or 1), why) from None
+        except (RecursionError, MemoryError):
+            raise self._wrong(source, 0, "it is too long, or nested too deeply") from None
+        except ValueError:  # characters that are not Unicode, or a NUL
+            raise self._wrong(source, 0, "it holds characters that are not allowed") from None
 
     def _split(self, node: ast.expr, source: str) -> list[ast.expr]:
         nodes: list[ast.expr] = []
@@ -67,7 +76,7 @@ class Grammar:
             return node.elts
         while isinstance(node, ast.BinOp):
             if self.joiner != "+" or not isinstance(node.op, ast.Add):
-                self._refuse(source, node.right.col_offset, f"its parts are joined by {self.joiner}")
+                self._refuse(source, node.right, f"its parts are joined by {self.joiner}")
             nodes.insert(0, node.right)
             node = node.left
         return [node, *nodes]
@@ -76,19 +85,19 @@ class Grammar:
         if isinstance(node, ast.Name):
             return Call(node.id, {})
         if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name):
-            self._refuse(source, node.col_offset, f"here a name is expected, such as {self.example}")
+            self._refuse(source, node, f"here a name is expected, such as {self.example}")
         values: dict[str, Any] = {}
         if node.args:
             taking = self._taking(node.func.id, node.args[0])
             if not taking or len(node.args) > 1:
                 unnamed = node.args[1 if taking else 0]
-                self._refuse(source, unnamed.col_offset, f"a parameter is given by name, such as {self.example}")
+                self._refuse(source, unnamed, f"a parameter is given by name, such as {self.example}")
             values[taking[0]] = self._call(node.args[0], source)
         for keyword in node.keywords:
             if keyword.arg is None:
-                self._refuse(source, keyword.value.col_offset, f"a parameter is given by name, such as {self.example}")
+                self._refuse(source, keyword.value, f"a parameter is given by name, such as {self.example}")
             if keyword.arg in values:
-                self._refuse(source, keyword.col_offset, f"{keyword.arg} is given twice")
+                self._refuse(source, keyword, f"{shorten(keyword.arg)} is given twice")
             values[keyword.arg] = self._value(node.func.id, keyword.arg, keyword.value, source)
         return Call(node.func.id, values)
 
@@ -97,24 +106,58 @@ class Grammar:
         if parameter in taking:
             return self._call(node, source)
         try:
-            return ast.literal_eval(node)
-        except (ValueError, TypeError):
+            return parse_literal(node)
+        except ValueError:
             also = f"; a call is for {' or '.join(taking)}" if taking else ""
-            self._refuse(source, node.col_offset, f"a parameter's value is a number, a text, True, False or None{also}")
+            self._refuse(source, node, f"a parameter's value is a number, a text, True, False or None{also}")
 
     def _taking(self, name: str, value: ast.expr) -> Sequence[str]:
         """The parameters that a call may be the value of; none where the value is no call."""
         return self.takes_calls(name) if isinstance(value, ast.Name | ast.Call) else ()
 
-    def _refuse(self, source: str, column: int, why: str) -> NoReturn:
-        """Points at the place: two lines, the text and a caret below it."""
-        line = source.replace("\n", " ")
-        raise self.error(f"this is no {self.what}: {why}\n  {line}\n  {' ' * max(column, 0)}^")
+    def _refuse(self, source: str, node: ast.expr | ast.keyword, why: str) -> NoReturn:
+        ahead = source.split("\n")[node.lineno - 1].encode()[: node.col_offset]  # columns are counted in bytes
+        raise self._wrong(source, _offset(source, node.lineno, len(ahead.decode(errors="replace")) + 1), why)
+
+    def _wrong(self, source: str, place: int, why: str) -> PithError:
+        """Return the error that points at a character of the text: two lines, what is around it and a caret."""
+        start = max(0, min(place - WINDOW // 2, len(source) - WINDOW))
+        line = "".join(one if one.isprintable() else " " for one in source[start : start + WINDOW])
+        return self.error(f"this is no {self.what}: {why}", f"\n  {line}\n  {' ' * (place - start)}^")
+
+
+def parse_expression(text: str) -> ast.expr:
+    """Return the Python expression that a text holds; Python's warnings about it are silenced.
+
+    Raises:
+        SyntaxError, ValueError, RecursionError, MemoryError: as of `ast.parse`.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return ast.parse(text, mode="eval").body
+
+
+def parse_literal(source: str | ast.expr) -> Any:
+    """Return the number, text, tuple, list or dictionary that a text or an expression writes.
+
+    Raises:
+        ValueError: it is anything else, or is nested too deeply.
+    """
+    try:
+        return ast.literal_eval(parse_expression(source) if isinstance(source, str) else source)
+    except (SyntaxError, TypeError, RecursionError, MemoryError) as error:
+        raise ValueError(str(error)) from None
 
 
 def method_parameters(name: str) -> list[str]:
     """The parameters of a method whose values may be methods."""
     return [p.name for p in registered(name).parameters() if p.takes]
+
+
+def _offset(source: str, line: int, column: int) -> int:
+    """Return the place in a text of a line and a column, both counted from 1."""
+    lines = source.split("\n")
+    return min(sum(len(one) + 1 for one in lines[: line - 1]) + max(column - 1, 0), len(source))
 
 
 _RECIPE = Grammar(
