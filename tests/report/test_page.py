@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pith.core import Recipe, StoreError
+from pith.core import PithWarning, Recipe, StoreError
 from pith.report import write
 from pith.report.page import render
 from pith.study import Study, tasks_with
@@ -202,6 +202,37 @@ def test_it_is_written_whole_or_not_at_all_with_its_files(tmp_path: Path) -> Non
               "decode-time", "claimed-measured"}  # fmt: skip
     assert names == {f"{chart}.{kind}" for chart in charts for kind in ("svg", "png")} | {"table.md", "table.tex"}
     assert write(found, tmp_path, "pith compare") == page, "again, over what is there"
-    with pytest.raises(StoreError, match="cannot be written: Not a directory"):
+    with pytest.raises(StoreError, match="cannot be written: File exists"):
         write(found, page, "pith compare")
     assert page.read_text(encoding="utf-8").endswith("</html>")
+
+
+def test_a_chart_that_fails_does_not_lose_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object) -> None:
+        raise ValueError("no such scale\nand more")
+
+    monkeypatch.setattr("pith.report.figures.time_chart", fails)
+    with pytest.warns(PithWarning, match="the charts of the costs were not drawn: ValueError: no such scale$"):
+        page = write(study("snapkv"), tmp_path, "pith compare")
+    text = page.read_text(encoding="utf-8")
+    assert text.endswith("</html>")
+    assert '<h2 id="charts">' in text, "the charts of quality are there"
+    assert "decode-time.svg" not in {path.name for path in (tmp_path / "charts").iterdir()}
+
+
+def test_a_file_that_cannot_be_written_does_not_lose_the_page(tmp_path: Path) -> None:
+    (tmp_path / "charts" / "needle-bytes.svg").mkdir(parents=True)
+    with pytest.warns(PithWarning, match=r"needle-bytes\.svg cannot be written: Is a directory"):
+        page = write(study("snapkv"), tmp_path, "pith compare")
+    assert page.read_text(encoding="utf-8").endswith("</html>")
+    assert (tmp_path / "charts" / "table.md").is_file()
+    assert (tmp_path / "charts" / "needle-bytes.png").is_file()
+
+
+def test_what_tasks_and_recipes_are_called_is_text_on_the_page() -> None:
+    evil = "<script>alert(1)</script>`<img src=x onerror=alert(1)>\udcff"
+    tasks = tasks_with(f"perplexity(text={evil!r}),perplexity", {})
+    found = study(f"rtn(bits=4, skip={evil!r})", budgets=(), tasks=tasks)
+    text = render(found, f"pith compare {evil}")
+    assert len(Elements(text).all("script")) == 1
+    assert Elements(text).all("img") == []

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
-from collections.abc import Iterable
+import warnings
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from importlib.resources import files
 
 import vl_convert
 
+from pith.core.errors import PithWarning
 from pith.report.charts import Chart
 from pith.report.table import Cell, Table
 
 SCALE = 3
 """Pixels of a PNG for each unit of the drawing: 400 units across a column of 8.5 cm are 360 dots an inch."""
+
+STEM = 80
+"""Bytes of a chart's file name, at most, without its suffix."""
 
 _LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
@@ -44,23 +51,62 @@ def standalone(chart: Chart) -> str:
     return opening + svg[size.end() :]
 
 
-def exports(charts: Iterable[Chart], table: Table) -> dict[str, bytes]:
-    """Every file by its name: each chart twice, and the table twice."""
-    found: dict[str, bytes] = {}
-    for chart in charts:
-        name = re.sub(r"[^\w.=-]+", "_", chart.name).replace("_-", "-").strip("_")
-        svg = standalone(chart)
-        found[f"{name}.svg"] = svg.encode()
-        found[f"{name}.png"] = vl_convert.svg_to_png(svg, scale=SCALE)
-    return found | {"table.md": markdown(table).encode(), "table.tex": latex(table).encode()}
+def exports(charts: Iterable[Chart], table: Table) -> Iterator[tuple[str, bytes]]:
+    """Yield every file as its name and content: the table twice, then each chart twice.
+
+    A chart that cannot be made into a file is left out, with a warning that says why.
+    """
+    yield "table.md", markdown(table).encode(errors="replace")
+    yield "table.tex", latex(table).encode(errors="replace")
+    drawings = list(charts)
+    for chart, name in zip(drawings, file_names([chart.name for chart in drawings]), strict=True):
+        try:
+            svg = standalone(chart)
+            made = {f"{name}.svg": svg.encode(), f"{name}.png": vl_convert.svg_to_png(svg, scale=SCALE)}
+        except Exception as error:  # the renderer may fail in any way, and the other charts do not depend on this one
+            why = (str(error).strip().splitlines() or [""])[0][:100]
+            warnings.warn(f"the chart {name} was not written: {type(error).__name__}: {why}", PithWarning, stacklevel=2)
+            continue
+        yield from made.items()
+
+
+def file_names(names: Sequence[str]) -> list[str]:
+    """Return a file name without suffix for each chart's name.
+
+    A name of more than 80 bytes is cut, and one that another chart of these would share (where upper and lower case
+    count as alike) is kept apart: both get eight hexadecimal digits that depend on the chart's own name only.
+    """
+    stems = [re.sub(r"[^\w.=-]+", "_", name).replace("_-", "-").strip("_") for name in names]
+    uses = Counter(stem.lower() for stem in stems)
+    return [
+        stem if len(stem.encode()) <= STEM and uses[stem.lower()] == 1 else _short(stem, name)
+        for stem, name in zip(stems, names, strict=True)
+    ]
+
+
+def _short(stem: str, name: str) -> str:
+    mark = hashlib.sha256(name.encode(errors="surrogatepass")).hexdigest()[:8]
+    return f"{stem.encode()[: STEM - len(mark) - 1].decode(errors='ignore')}-{mark}"
 
 
 def markdown(table: Table) -> str:
-    """The table as Markdown."""
-    head = [_column(c.title, c.detail) for c in table.columns]
+    """Return the table as Markdown; names and recipes are text in it, whatever they hold."""
+    head = [_escaped_markdown(_column(c.title, c.detail)) for c in table.columns]
     lines = [head, ["---", *("---:" for _ in head[1:])]]
-    lines += [[f"`{row[0].text}`", *map(_said, row[1:])] for row in table.rows]
-    return "\n".join("| " + " | ".join(cell.replace("|", r"\|") for cell in line) + " |" for line in lines) + "\n"
+    lines += [[_code(row[0].text), *(_escaped_markdown(_said(cell)) for cell in row[1:])] for row in table.rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+
+
+def _code(text: str) -> str:
+    """Return a recipe as a code span; where a character of it could end or cross one, as escaped text."""
+    return _escaped_markdown(text) if re.search(r"[`<>&|\\\r\n]", text) else f"`{text}`"
+
+
+def _escaped_markdown(text: str) -> str:
+    """Return text that Markdown shows as it is: neither markup, nor HTML, nor the end of a table's cell."""
+    line = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    # an underscore within a word is not markup
+    return re.sub(r"[\\`*\[\]|]|(?<![^\W_])_|_(?![^\W_])", lambda one: f"\\{one[0]}", line)
 
 
 def latex(table: Table) -> str:

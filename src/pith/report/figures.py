@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
+from pith.core.errors import PithWarning
 from pith.report.calibration import scales
 from pith.report.charts import (
     Chart,
@@ -24,6 +27,8 @@ from pith.report.verdict import taken
 from pith.report.words import headings
 from pith.search.sought import Sought
 from pith.study import Study
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -56,26 +61,43 @@ class Figures:
 
 
 def figures(study: Study, found: Sequence[Row], sought: Sought | None = None) -> Figures:
-    """Draws every chart for which there is something to draw."""
+    """Draw every chart for which there is something to draw.
+
+    Charts that cannot be drawn are left out, with a warning that says why: the page is worth more than one of them.
+    """
     tasks = study.question.tasks
     several = len(found) > 1
     named = zip(tasks, headings(tasks), strict=True)
     # a dense model without a finite score leaves nothing to draw the others against
     drawable = [(task, name) for task, name in named if several and math.isfinite(found[0].quality(task).value)]
     ways: tuple[Cost, ...] = ("bytes", "time")
+    quality = [
+        (
+            name if task.name == task.metric else f"{name}: {task.metric}",
+            _drawn(name, lambda task=task, name=name: tuple(quality_chart(found, task, name, way) for way in ways), ()),
+        )
+        for task, name in drawable
+    ]
     return Figures(
-        quality=tuple(
-            (
-                name if task.name == task.metric else f"{name}: {task.metric}",
-                tuple(quality_chart(found, task, name, way) for way in ways),
-            )
-            for task, name in drawable
+        quality=tuple((name, charts) for name, charts in quality if charts),
+        costs=_drawn("the costs", lambda: _costs(found), ()) if several else (),
+        curves=_drawn(
+            "the curves", lambda: tuple(curve_charts(found, tasks, taken(found, scales(study, list(found))))), ()
         ),
-        costs=_costs(found) if several else (),
-        curves=tuple(curve_charts(found, tasks, taken(found, scales(study, list(found))))),
-        maps=tuple(depth_maps(found, tasks)),
-        search=search_chart(sought) if sought else None,
+        maps=_drawn("the maps of depth and length", lambda: tuple(depth_maps(found, tasks)), ()),
+        search=_drawn("the search", lambda: search_chart(sought), None) if sought else None,
     )
+
+
+def _drawn(what: str, draw: Callable[[], T], without: T) -> T:
+    """Return what `draw` returns, or `without` where it fails."""
+    try:
+        return draw()
+    except Exception as error:  # the drawing libraries may fail in any way
+        why = (str(error).strip().splitlines() or [""])[0][:100]
+        line = f"the charts of {what[:100]} were not drawn: {type(error).__name__}: {why}"
+        warnings.warn(line, PithWarning, stacklevel=3)
+        return without
 
 
 def _costs(found: Sequence[Row]) -> tuple[Chart, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,8 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from pith.core import write_whole, written
+from pith.core import StoreError, write_whole, written
+from pith.core.errors import PithWarning
 from pith.report.calibration import scales
 from pith.report.cards import cards
 from pith.report.charts import styles
@@ -72,9 +74,10 @@ def render(study: Study, command: str, sought: Sought | None = None, drawn: Figu
 
 
 def write(study: Study, directory: str | Path, command: str, sought: Sought | None = None) -> Path:
-    """Writes the page into the folder, and its charts and its table for papers into `charts` beside it.
+    """Write the page into the folder, then its table and its charts for papers into `charts` beside it.
 
-    Each file is written whole or not at all, the page last.
+    Each file is written whole or not at all, the page first: a chart or a table that cannot be made or written is left
+    out, with a warning that says why.
 
     Args:
         study, command, sought: as of `render`.
@@ -84,14 +87,17 @@ def write(study: Study, directory: str | Path, command: str, sought: Sought | No
         The page's path.
 
     Raises:
-        StoreError: a file cannot be written.
+        StoreError: the page cannot be written.
     """
     folder = Path(directory)
     drawn = figures(study, rows(study), sought)
-    page = render(study, command, sought, drawn)
-    for name, content in exports(drawn.files(), table(study)).items():
-        write_whole(folder / FOLDER / name, content)
-    return write_whole(folder / FILE, page.encode())
+    page = write_whole(folder / FILE, render(study, command, sought, drawn).encode(errors="replace"))
+    for name, content in exports(drawn.files(), table(study)):
+        try:
+            write_whole(folder / FOLDER / name, content)
+        except StoreError as error:
+            warnings.warn(str(error), PithWarning, stacklevel=2)
+    return page
 
 
 def _best(study: Study, found: list[Row], sought: Sought | None) -> int | None:
