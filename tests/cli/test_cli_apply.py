@@ -118,7 +118,7 @@ def test_a_folder_that_is_not_its_own_is_left_alone(model: str, tmp_path: Path) 
     other = tmp_path / "out.unfinished"
     other.mkdir()
     (other / "mine").write_text("mine")
-    assert "is not of pith apply" in refused("apply", "rtn()", model, str(tmp_path / "out"))
+    assert "is not Pith's own" in refused("apply", "rtn()", model, str(tmp_path / "out"))
     assert (other / "mine").read_text() == "mine"
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import pith
@@ -167,6 +167,40 @@ def test_a_reader_that_makes_another_model_of_it_is_noticed(tmp_path: Path, monk
     with pytest.raises(ModelError, match="the reader of compressed-tensors cannot read what was written"):
         export(model, None, tmp_path / "out")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "out.draft").mkdir()
+    (tmp_path / "out.draft" / "mine").write_text("mine")
+
+    def full(*_: Any, **__: Any) -> None:
+        raise SafetensorError('Error while serializing: I/O error: No space left on device (os error 28) at path "/x"')
+
+    monkeypatch.setattr("pith.weights.folder.save_file", full)
+    with pytest.raises(InputError, match=r"out cannot be written: No space left on device$"):
+        export(packed("rtn(bits=4)"), None, tmp_path / "out", "pith")
+    with pytest.raises(InputError, match=r"new cannot be written: No space left on device$"):
+        packed("rtn(bits=4)").save_pretrained(tmp_path / "new")
+    assert sorted(one.name for one in tmp_path.rglob("*")) == ["mine", "out.draft"]
+
+
+@pytest.mark.parametrize("kind", ["plain", "pith"])
+def test_what_was_written_is_verified_when_it_is_read(kind: str, tmp_path: Path) -> None:
+    model, tokenizer = pith.models.builtin()
+    later = pith.Recipe.parse("snapkv(budget=0.125)")
+    export(packed("rtn(bits=4)", model) if kind == "pith" else model, tokenizer, tmp_path / "out", kind, later)
+    assert str(pith.Recipe.load(tmp_path / "out" / "recipe.toml")) == "snapkv(budget=0.125)"
+    (tmp_path / "out" / "recipe.toml").write_text("")
+    pith.load(str(tmp_path / "out"))
+    weights = next((tmp_path / "out").glob("*.safetensors"))
+    for file in (weights, tmp_path / "out" / "tokenizer.json", tmp_path / "out" / "generation_config.json"):
+        whole = file.read_bytes()
+        file.write_bytes(whole[:-9] + bytes([whole[-9] ^ 1]) + whole[-8:])
+        with pytest.raises(ModelError, match=f"{file.name} of .* is damaged") as caught:
+            pith.load(str(tmp_path / "out"))
+        assert "\n" not in str(caught.value)
+        file.write_bytes(whole)
+    pith.load(str(tmp_path / "out"))
 
 
 def test_a_folder_in_which_something_is_stays_as_it_is(tmp_path: Path) -> None:

@@ -129,7 +129,7 @@ def test_without_the_hub_only_this_machine_is_asked(
 
 def test_a_damaged_configuration(folder: Path) -> None:
     (folder / "config.json").write_text("{")
-    assert "the configuration of" in refused(folder)
+    assert "config.json of" in refused(folder)
     (folder / "config.json").write_text('{"model_type": "no such type"}')
     assert "the configuration of" in refused(folder)
 
@@ -137,7 +137,7 @@ def test_a_damaged_configuration(folder: Path) -> None:
 def test_damaged_weights(folder: Path) -> None:
     weights = folder / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
-    assert "the weights of" in refused(folder)
+    assert "model.safetensors of" in refused(folder)
     weights.unlink()
     assert "the weights of" in refused(folder)
 

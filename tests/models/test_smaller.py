@@ -11,9 +11,11 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors import SafetensorError
 
 import pith.models.smaller as room
 from pith.core import InputError, ModelError, PithWarning, Recipe, StoreError
+from pith.core.folders import MANIFEST
 from pith.models import Loaded, load
 from pith.models.smaller import folder_of, reads_texts, smaller, subject
 from pith.quantization.rtn import RTN
@@ -111,6 +113,50 @@ def test_a_folder_that_somebody_touched_is_made_again(loaded: Loaded, made: list
     room._MADE.clear()
     smaller(there, FOUR)
     assert len(made) == 2
+
+
+@pytest.mark.parametrize("name", ["pith.safetensors", "notes.json", "generation_config.json", "tokenizer.json"])
+def test_changed_bytes_of_kept_weights_are_never_used(
+    loaded: Loaded, made: list[int], tmp_path: Path, name: str
+) -> None:
+    there = replace(loaded, kept=tmp_path)
+    right, folder = logits(smaller(there, FOUR)), folder_of(there, FOUR)
+    assert folder is not None
+    for damage in (lambda whole: whole[:-9] + bytes([whole[-9] ^ 1]) + whole[-8:], lambda whole: b"5", lambda _: b""):
+        (folder / name).write_bytes(damage((folder / name).read_bytes()))
+        room._MADE.clear()
+        with pytest.warns(PithWarning, match=f"kept weights are made again: {name} of"):
+            assert torch.equal(logits(smaller(there, FOUR)), right)
+    assert len(made) == 4
+    assert [path for path in tmp_path.iterdir() if path.is_dir()] == [folder]
+
+
+def test_a_folder_without_hashes_is_moved_away_and_made_again(loaded: Loaded, made: list[int], tmp_path: Path) -> None:
+    there = replace(loaded, kept=tmp_path)
+    smaller(there, FOUR)
+    folder = folder_of(there, FOUR)
+    assert folder is not None
+    (folder / MANIFEST).unlink()
+    (folder / "mine").write_text("mine")
+    room._MADE.clear()
+    with pytest.warns(PithWarning, match="kept weights are made again: pith-manifest.json .* is missing"):
+        smaller(there, FOUR)
+    assert len(made) == 2
+    assert (folder / MANIFEST).is_file()
+    [mine] = tmp_path.rglob("mine")
+    assert mine.read_text() == "mine"
+
+
+def test_a_full_disk_is_one_line_and_leaves_nothing(
+    loaded: Loaded, made: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr("pith.weights.folder.save_file", full)
+    with pytest.raises(StoreError, match=r"cannot be written: No space left on device$"):
+        smaller(replace(loaded, kept=tmp_path), FOUR)
+    assert not [path for path in tmp_path.iterdir() if path.is_dir()]
 
 
 def test_what_was_stopped_leaves_nothing_that_is_taken_for_whole(

@@ -15,6 +15,7 @@ import pith
 from contracts.compressors import gpt2, llama
 from contracts.tiny import tiny, tokens
 from pith.core import InputError, ModelError
+from pith.core.folders import MANIFEST
 from pith.weights.folder import FILE, is_pith, load_folder
 from pith.weights.packed import PackedLinear
 
@@ -103,7 +104,30 @@ def broken(folder: Path) -> str:
     return str(caught.value)
 
 
+def test_changed_files_are_found_by_their_hashes(folder: Path) -> None:
+    assert set(json.loads((folder / MANIFEST).read_text())["files"]) == {"config.json", "generation_config.json", FILE}
+    for name in ("config.json", "generation_config.json", FILE):
+        whole = (folder / name).read_bytes()
+        changed = bytearray(whole)
+        changed[-9] ^= 1
+        (folder / name).write_bytes(changed)
+        assert f"{name} of {folder} is damaged or was changed" in broken(folder)
+        (folder / name).unlink()
+        assert f"{name} of {folder} cannot be read: No such file" in broken(folder)
+        (folder / name).write_bytes(whole)
+    load_folder(folder)
+
+
+def test_saving_again_replaces_the_hashes(folder: Path) -> None:
+    (folder / "mine").write_text("mine")
+    packed(llama(), "rtn(bits=3, group_size=32)").save_pretrained(folder)
+    assert load_folder(folder).model.layers[0].mlp.up_proj.bits == 3
+    assert (folder / "mine").read_text() == "mine"
+    assert not list(folder.glob("*.draft"))
+
+
 def test_damaged_folders_are_refused_in_one_line(folder: Path) -> None:
+    (folder / MANIFEST).unlink()
     weights, config = (folder / FILE).read_bytes(), (folder / "config.json").read_text()
     tensors = {key: one.clone() for key, one in load_file(folder / FILE).items()}  # the file is overwritten
     name = "model.layers.0.mlp.down_proj.codes"
@@ -126,12 +150,23 @@ def test_damaged_folders_are_refused_in_one_line(folder: Path) -> None:
         ({"stand_ins": [{"name": "model.layers.0", "kind": "nothing"}]}, "kind 'nothing' is not known here"),
         ({"stand_ins": [{"name": "model.layers.9", "kind": "int8"}]}, "no module 'model.layers.9'"),
         ({"stand_ins": [{"name": "model.layers.0.mlp.up_proj", "kind": "int8"}]}, "cannot be built"),
+        ({"stand_ins": 5}, "cannot be built"),
+        ({"stand_ins": [5]}, "cannot be built"),
+        ({"plain": {**said["plain"], "hidden_size": -3}}, "cannot be"),
+        ({"dtype": "nothing"}, "cannot be read"),
     ]:
         (folder / "config.json").write_text(json.dumps({**said, **change}))
         assert words in broken(folder)
     (folder / "config.json").write_text(config[: len(config) // 2])
     assert "cannot be read" in broken(folder)
     assert not is_pith(folder)
+    for text in ("", "5", "[1]", "[" * 100_000, "\udcff"):
+        (folder / "config.json").write_bytes(text.encode("utf-8", "surrogateescape"))
+        assert "cannot be read" in broken(folder)
+        assert not is_pith(folder)
+    (folder / "config.json").write_text(config)
+    (folder / "generation_config.json").write_text("[1]")
+    assert "generation_config.json of" in broken(folder)
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs the system to tell what a process holds")

@@ -2,34 +2,26 @@
 
 from __future__ import annotations
 
-import json
-import shutil
 from dataclasses import dataclass, replace
-from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import torch
 
 from pith.cli.apply import Options
-from pith.cli.command import command_line, say, source
+from pith.cli.command import say, source
 from pith.cli.screen import Screen
 from pith.core import InputError, Recipe
+from pith.core.folders import unfinished_folder
 from pith.core.words import bytes_
 from pith.measure.peak import resident_peak
 from pith.models import compressed_tensors, load
-from pith.models.export import Kind, export, require_format, require_free
+from pith.models.export import REST, Kind, export, require_format, require_free
 from pith.models.smaller import made
 from pith.report.words import listed, percent
 from pith.study import read_recipe
 from pith.weights import PackedLinear, linears
 from pith.weights.size import weight_bytes
-
-MARK = "pith-apply.json"
-"""Lies in a folder of unfinished work, so that no other folder is ever taken for one."""
-
-REST = "recipe.toml"
-"""The file with the methods that act later, beside the model."""
 
 _TRANSFORMERS = 'transformers.AutoModelForCausalLM.from_pretrained("{}")'
 READERS: dict[Kind, str] = {
@@ -120,21 +112,18 @@ def make(options: Options) -> Outcome:
         raise InputError(f"{recipe} changes no weights, so that there is nothing to write; see pith generate --recipe")
     require_free(out)
     require_format(options.format)
-    work = _work(out)
     loaded = replace(load(options.model, options.dtype), source=source(options))
     dense_bytes, tokenizer = weight_bytes(loaded.model), loaded.tokenizer
-    with Watch(recipe.weights) as watch:
-        found = made(loaded, recipe.weights, watch.progress, work)
-    for note in found.notes:
-        say(f"note: {note}")
-    del loaded  # what only the dense model holds makes room for reading back
-    written = export(found.model, tokenizer, out, options.format)
+    with unfinished_folder(out.with_name(f"{out.name}.unfinished")) as work:
+        with Watch(recipe.weights) as watch:
+            found = made(loaded, recipe.weights, watch.progress, work)
+        for note in found.notes:
+            say(f"note: {note}")
+        del loaded  # what only the dense model holds makes room for reading back
+        written = export(found.model, tokenizer, out, options.format, recipe.rest if len(recipe.rest) else None)
     kind = written.format
     if kind == "pith" and options.format == "auto":
         say(f"note: only pith.load reads this folder: {compressed_tensors.refusal(found.model)}")
-    if len(recipe.rest):
-        recipe.rest.save(out / REST)
-    shutil.rmtree(work)
     return Outcome(
         folder=str(options.out), format=kind, apart=written.apart, model=options.model, recipe=str(recipe.weights),
         rest=str(recipe.rest) if len(recipe.rest) else None, read_with=READERS[kind].format(options.out),
@@ -166,23 +155,6 @@ def told(outcome: Outcome) -> list[str]:
     if outcome.format == "compressed-tensors":
         lines.append("Transformers decodes these weights to use them: in memory only --format pith keeps them packed")
     return lines
-
-
-def _work(out: Path) -> Path:
-    """The folder beside `out` in which finished parts lie until all is done.
-
-    Raises:
-        InputError: there is something else, or it cannot be made.
-    """
-    work = out.with_name(f"{out.name}.unfinished")
-    if work.exists() and not (work / MARK).is_file():
-        raise InputError(f"{work} is not of pith apply, which keeps unfinished work under that name; take another OUT")
-    try:
-        work.mkdir(parents=True, exist_ok=True)
-        (work / MARK).write_text(json.dumps({"command": command_line()}), encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"{work} cannot be written: {error.strerror}") from None
-    return work
 
 
 def _left(model: Any) -> tuple[str, ...]:

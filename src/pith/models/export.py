@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -11,16 +10,21 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
-from pith.core import InputError, ModelError
+from pith.core import InputError, ModelError, Recipe
+from pith.core.folders import new_folder, write_manifest
 from pith.models import compressed_tensors
 from pith.models.quiet import silent
-from pith.weights.folder import load_folder, save
+from pith.weights.folder import load_folder, write_files
 from pith.weights.packed import PackedLinear
 from pith.weights.standin import stand_ins
+from pith.weights.writing import write_errors
 
 Kind = Literal["plain", "compressed-tensors", "pith"]
 KINDS = ("auto", "plain", "compressed-tensors", "pith")
 """What `export` can be asked for."""
+
+REST = "recipe.toml"
+"""The file with the methods that act later, beside the model."""
 
 _APART = {torch.float32: 1e-4}
 """How far logits may lie apart, by the dtype: in float32 they are summed in another order; below it a packed layer adds
@@ -73,7 +77,7 @@ def kind_of(model: Any, kind: str = "auto") -> Kind:
     return "compressed-tensors"
 
 
-def export(model: Any, tokenizer: Any, folder: str | Path, kind: str = "auto") -> Written:
+def export(model: Any, tokenizer: Any, folder: str | Path, kind: str = "auto", rest: Recipe | None = None) -> Written:
     """Writes a model into a new folder, after it was read back and gave the same logits.
 
     A plain checkpoint and one of compressed-tensors are read by plain Transformers (the latter with the library of that
@@ -84,29 +88,23 @@ def export(model: Any, tokenizer: Any, folder: str | Path, kind: str = "auto") -
         tokenizer: its tokenizer, which is written too; None writes none.
         folder: the folder; it may not be there yet, unless it is empty.
         kind: one of "auto", "plain", "compressed-tensors" and "pith"; see `kind_of`.
+        rest: methods that act later, which are written beside the model as `recipe.toml`; None writes none.
 
     Raises:
-        InputError: the folder holds something, or the format is none or not installed.
+        InputError: the folder holds something or cannot be written, or the format is none or not installed.
         ModelError: the format cannot hold the model, or its reader makes another model of it; nothing stays.
     """
     folder = Path(folder).expanduser().resolve()
     require_free(folder)
     chosen = kind_of(model, kind)
-    draft = folder.with_name(f"{folder.name}.draft")
-    shutil.rmtree(draft, ignore_errors=True)
-    try:
-        with silent():
-            _write(model, draft, chosen)
-            if tokenizer is not None:
-                tokenizer.save_pretrained(draft)
-            apart = _require_same(model, draft, chosen)
-        if folder.is_dir():
-            folder.rmdir()
-        draft.rename(folder)
-    except OSError as error:
-        raise InputError(f"the folder {folder} cannot be written: {error.strerror or error}") from None
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
+    with write_errors(folder), new_folder(folder) as draft, silent():
+        _write(model, draft, chosen)
+        if tokenizer is not None:
+            tokenizer.save_pretrained(draft)
+        apart = _require_same(model, draft, chosen)
+        write_manifest(draft, "model")
+        if rest is not None:
+            rest.save(draft / REST)  # a text that people may change: the manifest does not list it
     return Written(chosen, apart)
 
 
@@ -138,7 +136,7 @@ def _write(model: Any, folder: Path, kind: Kind) -> None:
     if kind == "compressed-tensors":
         compressed_tensors.write(model, folder)
     elif kind == "pith":
-        save(model, folder)
+        write_files(model, folder)
     else:
         model.save_pretrained(folder)
 
@@ -167,7 +165,7 @@ def _require_same(model: Any, folder: Path, kind: Kind) -> float:
 
 def _read(folder: Path, kind: Kind) -> Any:
     if kind == "pith":
-        return load_folder(folder)
+        return load_folder(folder, verify=False)
     found, info = AutoModelForCausalLM.from_pretrained(
         folder, dtype="auto", local_files_only=True, trust_remote_code=False, output_loading_info=True
     )

@@ -11,9 +11,13 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from pith.core import InputError, ModelError
+from pith.core.folders import require_whole
+from pith.models.checkpoint import require_readable, weight_files
+from pith.models.checks import padding_of, require_finite, require_rows
 from pith.models.quiet import quiet
 from pith.weights.calibration import Source
 from pith.weights.folder import is_pith, load_folder
+from pith.weights.foreign import trust_nothing
 
 BUILTIN = "builtin"
 """The name of the model that comes inside the package."""
@@ -67,7 +71,8 @@ def load(name: str, dtype: torch.dtype | str = "auto", device: str | None = None
         device: such as "cpu" or "cuda:1"; None takes the accelerator where PyTorch finds CUDA, else the processor.
 
     Raises:
-        ModelError: there is no such model, it is no causal language model, or its files are damaged or incomplete.
+        ModelError: there is no such model, it is no causal language model, its files are damaged or incomplete, its
+            weights are not finite, or its tokenizer gives tokens that it has no row for.
         InputError: the dtype is none of those allowed, or the device is not there.
     """
     kind = str(dtype).removeprefix("torch.")
@@ -77,23 +82,30 @@ def load(name: str, dtype: torch.dtype | str = "auto", device: str | None = None
         kind = "float32"
     target = _device(device)
     source, offline = _locate(name)
+    here = Path(source) if Path(source).is_dir() else None
+    if here:
+        require_readable(here)
+        require_whole(here, ("config.json", *(path.name for path in weight_files(here))))
     with quiet(downloads=not offline):
         if folder := _pith_folder(name, source, offline):
-            model = load_folder(folder, None if kind == "auto" else getattr(torch, kind))
+            model = load_folder(folder, None if kind == "auto" else getattr(torch, kind), verify=not here)
         else:
             model = _model(name, source, offline, kind)
         tokenizer = _tokenizer(name, source, offline)
+    require_finite(model, name)
+    require_rows(tokenizer, model, name)
     return Loaded(name, model.to(target).eval(), tokenizer)
 
 
 def model_in(folder: Path) -> Any:
-    """The model in a folder, without its tokenizer, in the dtype in which it was saved.
+    """The model in a folder, without its tokenizer, in the dtype in which it was saved; hashes are not compared.
 
     Raises:
         ModelError: the folder holds no model, or its files are damaged or incomplete.
     """
     if is_pith(folder):
-        return load_folder(folder)
+        return load_folder(folder, verify=False)
+    require_readable(folder)
     with quiet(downloads=False):
         return _model(str(folder), str(folder), True, "auto")
 
@@ -170,8 +182,10 @@ def _model(name: str, source: str, offline: bool, dtype: str) -> Any:
     architecture = (config.architectures or [None])[0]
     if getattr(config, "is_encoder_decoder", False) or (architecture and architecture not in _causal()):
         raise ModelError(f"{name!r} is a {architecture or config.model_type}, which is no causal language model")
+    trust_nothing(config, name)
+    options = {"config": config, "dtype": dtype, "output_loading_info": True}
     try:
-        model, info = AutoModelForCausalLM.from_pretrained(source, dtype=dtype, output_loading_info=True, **where)
+        model, info = AutoModelForCausalLM.from_pretrained(source, **options, **where)
     except Exception as error:  # as above
         raise ModelError(f"the weights of {name!r} cannot be loaded: {_line(error)}") from None
     missing = sorted(info["missing_keys"])
@@ -187,8 +201,7 @@ def _tokenizer(name: str, source: str, offline: bool) -> Any:
         raise ModelError(f"the tokenizer of {name!r} cannot be loaded: {_line(error)}") from None
     tokenizer.padding_side = "left"
     if tokenizer.pad_token is None:
-        # the attention mask hides padding, so any token will do
-        tokenizer.pad_token = tokenizer.eos_token or tokenizer.bos_token or tokenizer.convert_ids_to_tokens(0)
+        tokenizer.pad_token = padding_of(tokenizer)
     return tokenizer
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
+import tempfile
 import warnings
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -14,17 +16,20 @@ from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from filelock import FileLock
-
 from pith.core import ModelError, PithWarning, Recipe, StoreError
+from pith.core.folders import lock_of, marker_kind, new_folder, require_whole, unfinished_folder, write_manifest
 from pith.core.notes import noted
 from pith.core.sources import code_of, files_of
 from pith.models.load import Loaded, model_in
 from pith.models.positions import require_positions
+from pith.models.quiet import quiet
 from pith.models.subject import Subject
 from pith.weights.calibration import Calibration, Progress
 from pith.weights.compressor import compress
+from pith.weights.folder import write_files
 from pith.weights.model_hash import model_hash, tokenizer_hash
+from pith.weights.standin import stand_ins
+from pith.weights.writing import write_errors
 
 IN_MEMORY = 2
 """So many smaller models of one loaded model stay in memory, those that were asked for last."""
@@ -121,13 +126,19 @@ def folder_of(loaded: Loaded, recipe: Recipe) -> Path | None:
 
 
 def save(made: Any, tokenizer: Any, folder: Path, notes: tuple[str, ...] = ()) -> None:
-    """Writes a smaller model into a folder of its own, whole or not at all; `pith.load` reads it."""
-    draft = folder.with_name(f"{folder.name}.draft")
-    shutil.rmtree(draft, ignore_errors=True)
-    made.save_pretrained(draft)
-    tokenizer.save_pretrained(draft)
-    (draft / NOTES).write_text(json.dumps(notes), encoding="utf-8")
-    draft.rename(folder)
+    """Write a smaller model into a folder of its own, whole or not at all; `pith.load` reads it.
+
+    Raises:
+        StoreError: it cannot be written; nothing of it is left.
+    """
+    with write_errors(folder, StoreError), new_folder(folder) as draft, quiet():
+        if stand_ins(made):
+            write_files(made, draft)
+        else:
+            made.save_pretrained(draft)
+        tokenizer.save_pretrained(draft)
+        (draft / NOTES).write_text(json.dumps(notes), encoding="utf-8")
+        write_manifest(draft, "kept")
 
 
 def _kept(loaded: Loaded, weights: Recipe, progress: Progress | None) -> Made:
@@ -136,16 +147,34 @@ def _kept(loaded: Loaded, weights: Recipe, progress: Progress | None) -> Made:
     if folder is None:
         return made(loaded, weights, progress, None)
     with _alone(folder):  # what another process makes is waited for, not made twice
-        if folder.is_dir():
+        if os.path.lexists(folder):
             try:
                 return _read(loaded, folder)
-            except (ModelError, ValueError, OSError):  # somebody touched it: it is made again
-                shutil.rmtree(folder)
-        unfinished = folder.with_name(f"{folder.name}.unfinished")
-        new = made(loaded, weights, progress, unfinished)
-        save(new.model, loaded.tokenizer, folder, new.notes)
-        shutil.rmtree(unfinished, ignore_errors=True)
+            except ModelError as error:
+                _give_way(folder, str(error))
+        with unfinished_folder(folder.with_name(f"{folder.name}.unfinished")) as unfinished:
+            new = made(loaded, weights, progress, unfinished)
+            save(new.model, loaded.tokenizer, folder, new.notes)
         return new
+
+
+def _give_way(folder: Path, reason: str) -> None:
+    """Remove a damaged folder of kept weights; one without a manifest, which Pith may not have made, is renamed.
+
+    Raises:
+        StoreError: it cannot be removed or renamed.
+    """
+    try:
+        if marker_kind(folder) == "kept":
+            shutil.rmtree(folder)
+            where = ""
+        else:
+            aside = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", suffix=".old", dir=folder.parent)) / folder.name
+            folder.rename(aside)
+            where = f" (that folder is now {aside})"
+    except OSError as error:
+        raise StoreError(f"the damaged folder {folder} cannot be removed: {error.strerror or error}") from None
+    warnings.warn(f"kept weights are made again: {reason}{where}", PithWarning, stacklevel=2)
 
 
 def made(loaded: Loaded, weights: Recipe, progress: Progress | None, unfinished: Path | None) -> Made:
@@ -165,7 +194,16 @@ def made(loaded: Loaded, weights: Recipe, progress: Progress | None, unfinished:
 
 
 def _read(loaded: Loaded, folder: Path) -> Made:
-    notes = json.loads((folder / NOTES).read_text(encoding="utf-8"))
+    """Return the model in a folder of kept weights, every file of which is compared with its hash.
+
+    Raises:
+        ModelError: a file was changed, is missing or was never kept.
+    """
+    require_whole(folder, exact=True)
+    try:
+        notes = json.loads((folder / NOTES).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{NOTES} of {folder} cannot be read: {error}") from None
     return Made(model_in(folder).to(loaded.model.device).eval(), tuple(notes))
 
 
@@ -176,9 +214,13 @@ def _alone(folder: Path) -> Iterator[None]:
     Raises:
         StoreError: something cannot be written.
     """
+    lock = lock_of(folder)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder.with_name(f".{folder.name}.lock")):
-            yield
+        lock.acquire()
     except OSError as error:
         raise StoreError(f"{folder} cannot be written: {error.strerror or error}") from None
+    try:
+        yield
+    finally:
+        lock.release()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,10 @@ from transformers.initialization import no_init_weights
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from pith.core import InputError, ModelError
+from pith.core.folders import MANIFEST, draft_folder, require_whole, write_manifest
+from pith.weights.foreign import trust_nothing
 from pith.weights.standin import layout, rebuild, stand_ins
+from pith.weights.writing import write_errors
 
 MODEL_TYPE = "pith"
 """What stands as `model_type` in the configuration of such a folder, so that nothing else takes it for its own."""
@@ -56,8 +60,34 @@ def _saved_class(plain: type[PreTrainedModel]) -> type[PreTrainedModel]:
 
 
 def save(model: Any, folder: Path) -> None:
-    """Writes a model with stand-ins: `config.json` with the plain configuration and the stand-ins, and the weights."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Write a model with stand-ins into a folder, which may hold other files; see `write_files`.
+
+    Every file is written whole before it takes the place of an earlier one; the manifest with their hashes comes last.
+
+    Raises:
+        InputError: the folder cannot be written; what was there before is left as it was.
+    """
+    new = not folder.exists()
+    try:
+        with write_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            with draft_folder(folder, FILE) as draft:
+                write_files(model, draft)
+                write_manifest(draft, "model")
+                for path in sorted(draft.iterdir(), key=lambda one: one.name == MANIFEST):
+                    os.replace(path, folder / path.name)
+    finally:
+        if new:
+            with suppress(OSError):  # it holds files unless an error was raised
+                folder.rmdir()
+
+
+def write_files(model: Any, folder: Path) -> None:
+    """Write `config.json` with the plain configuration and the stand-ins, and the weights, into a new folder.
+
+    Raises:
+        OSError, SafetensorError: a file cannot be written.
+    """
     config = {
         "model_type": MODEL_TYPE,
         "dtype": str(model.dtype).removeprefix("torch."),
@@ -74,40 +104,49 @@ def is_pith(folder: Path) -> bool:
     """Whether `save` wrote the folder."""
     try:
         said = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return False
     return isinstance(said, dict) and said.get("model_type") == MODEL_TYPE
 
 
-def load_folder(folder: Path, dtype: torch.dtype | None = None) -> Any:
+def load_folder(folder: Path, dtype: torch.dtype | None = None, verify: bool = True) -> Any:
     """The model that `save` wrote, bit for bit where the dtype is its own, in evaluation mode.
 
     Args:
         folder: where it lies.
         dtype: of the weights that are not packed and of the scales; None is the one that it was saved in.
+        verify: whether files are compared with their hashes first, if the folder has any.
 
     Raises:
         ModelError: files are damaged or incomplete, or name modules that are not known here.
     """
+    if verify:
+        require_whole(folder, ("config.json", FILE))
     try:
         said = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         config = CONFIG_MAPPING[said["plain"]["model_type"]].from_dict(said["plain"])
-        tensors = load_file(folder / FILE)
         own = getattr(torch, said["dtype"])
+        tensors = load_file(folder / FILE)
     except Exception as error:  # a foreign file may be wrong in any way; the user must learn which one it is
         raise ModelError(f"the folder {folder} cannot be read: {_line(error)}") from None
-    with no_init_weights():
-        model = AutoModelForCausalLM.from_config(config, dtype=own)
-    model.tie_weights()
+    trust_nothing(config, str(folder))
     try:
+        with no_init_weights():
+            model = AutoModelForCausalLM.from_config(config, dtype=own, trust_remote_code=False)
+        model.tie_weights()
         rebuild(model, said["stand_ins"], own)
         for one in stand_ins(model).values():
             one.placed(model)
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise ModelError(f"the stand-ins in config.json of {folder} cannot be built: {_line(error)}") from None
+    except ModelError:
+        raise
+    except Exception as error:  # as above
+        raise ModelError(f"the model that config.json of {folder} describes cannot be built: {_line(error)}") from None
     _load(model, tensors, folder)
     if (folder / "generation_config.json").is_file():
-        model.generation_config = GenerationConfig.from_pretrained(folder)
+        try:
+            model.generation_config = GenerationConfig.from_pretrained(folder)
+        except Exception as error:  # as above
+            raise ModelError(f"generation_config.json of {folder} cannot be read: {_line(error)}") from None
     model.config._name_or_path = str(folder)
     as_saved(model)
     model.eval()
