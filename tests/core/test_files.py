@@ -19,10 +19,10 @@ def test_it_makes_the_folder_and_leaves_nothing_else(tmp_path: Path) -> None:
 def test_what_stood_there_stays_when_writing_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_whole(tmp_path / "file.txt", b"one")
 
-    def full(self: Path, content: bytes) -> int:
+    def full(self: Path, target: Path) -> Path:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Path, "write_bytes", full)
+    monkeypatch.setattr(Path, "replace", full)
     with pytest.raises(StoreError, match=r"file\.txt cannot be written: No space left on device"):
         write_whole(path, b"two")
     monkeypatch.undo()

@@ -54,7 +54,7 @@ def test_every_file_is_compared_with_its_hash(kept: Path) -> None:
         (kept / name).write_text(f"{text}.")
         assert changed(kept).startswith(f"{name} of {kept} is damaged or was changed")
         (kept / name).unlink()
-        assert changed(kept) == f"{name} of {kept} cannot be read: No such file or directory"
+        assert changed(kept) == f"'{kept / name}' cannot be read: there is no such file"
         (kept / name).write_text(text)
     require_whole(kept)
 

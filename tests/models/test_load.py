@@ -129,7 +129,7 @@ def test_without_the_hub_only_this_machine_is_asked(
 
 def test_a_damaged_configuration(folder: Path) -> None:
     (folder / "config.json").write_text("{")
-    assert "config.json of" in refused(folder)
+    assert "config.json' cannot be read: it is not JSON" in refused(folder)
     (folder / "config.json").write_text('{"model_type": "no such type"}')
     assert "the configuration of" in refused(folder)
 

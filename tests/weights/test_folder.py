@@ -113,7 +113,7 @@ def test_changed_files_are_found_by_their_hashes(folder: Path) -> None:
         (folder / name).write_bytes(changed)
         assert f"{name} of {folder} is damaged or was changed" in broken(folder)
         (folder / name).unlink()
-        assert f"{name} of {folder} cannot be read: No such file" in broken(folder)
+        assert f"'{folder / name}' cannot be read: there is no such file" in broken(folder)
         (folder / name).write_bytes(whole)
     load_folder(folder)
 

@@ -25,7 +25,7 @@ def test_errors_of_python_of_safetensors_and_of_tokenizers(tmp_path: Path) -> No
         write_errors(Path("out"), StoreError),
     ):
         save_file({"a": torch.ones(2)}, tmp_path / "none" / "file")
-    with pytest.raises(InputError, match=r"written: No space left on device$"), write_errors(out):
+    with pytest.raises(InputError, match=r"written: No space left on device$"), write_errors(Path("out")):
         raise Exception("No space left on device (os error 28)")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import secrets
 import stat
 from contextlib import suppress
 from pathlib import Path
@@ -165,20 +166,26 @@ def read_json(
 
 
 def write_whole(path: Path, content: bytes) -> Path:
-    """Writes a file so that no reader and no kill ever leaves half of it; returns its path. Its folder is made.
+    """Write a file so that no reader and no kill ever leaves half of it; return its path. Its folder is made.
+
+    It is first written under a unique name beside its path, which no other file has.
 
     Raises:
-        StoreError: it cannot be written; what stood there before still does.
+        StoreError: it cannot be written; what was there before still is.
     """
-    draft = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    draft, made = path.with_name(f"{path.name[:100]}.{secrets.token_hex(8)}.tmp"), False
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        draft.write_bytes(content)
+        with draft.open("xb") as file:
+            made = True
+            file.write(content)
         draft.replace(path)
     except OSError as error:
-        with suppress(OSError):  # there may be nothing to take away
-            draft.unlink()
         raise StoreError(f"{path} cannot be written: {error.strerror or error}") from None
+    finally:
+        if made:
+            with suppress(OSError):
+                draft.unlink(missing_ok=True)
     return path
 
 

@@ -19,6 +19,7 @@ from typing import Any, Literal
 from filelock import FileLock, Timeout
 
 from pith.core.errors import InputError, ModelError
+from pith.core.files import open_file, read_json
 
 MANIFEST = "pith-manifest.json"
 """The file with the hashes of a folder's files."""
@@ -31,9 +32,6 @@ LOCK = ".pith.lock"
 
 Kind = Literal["model", "kept"]
 """What a manifest describes: a model that the user asked for, or one that Pith keeps and can make again."""
-
-_LARGEST = 1 << 20
-"""The most bytes of a marker that are read."""
 
 
 def write_manifest(folder: Path, kind: Kind, names: Iterable[str] | None = None) -> None:
@@ -87,11 +85,7 @@ def require_whole(folder: Path, needed: tuple[str, ...] = ("config.json",), exac
     for name, expected in files.items():
         if Path(name).is_absolute() or ".." in Path(name).parts:
             raise ModelError(f"{MANIFEST} of {folder} names {name[:60]!r}, which is not a file of that folder")
-        try:
-            found = _sha256(folder / name)
-        except OSError as error:
-            raise ModelError(f"{name} of {folder} cannot be read: {error.strerror or error}") from None
-        if found != expected:
+        if _sha256(folder / name) != expected:
             raise ModelError(f"{name} of {folder} is damaged or was changed: {MANIFEST} has another hash{hint}")
 
 
@@ -214,14 +208,13 @@ def _mark(folder: Path) -> None:
 
 def _marker(path: Path, links: bool = False) -> dict[str, Any] | None:
     """Return what a marker holds; None if it is none of Pith's. Those of downloaded folders are links."""
-    with suppress(OSError, ValueError, RecursionError):
-        if path.is_file() and (links or not path.is_symlink()) and path.stat().st_size <= _LARGEST:
-            found = json.loads(path.read_text(encoding="utf-8"))
-            if isinstance(found, dict) and found.get("pith") == 1:
-                return found
+    with suppress(ModelError):
+        if links or not path.is_symlink():
+            found = read_json(path, error=ModelError)
+            return found if found.get("pith") == 1 else None
     return None
 
 
 def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    with open_file(path, limit=None, error=ModelError) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]  # it has readinto

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
 from safetensors import safe_open
 
 from pith.core import ModelError
+from pith.core.files import open_file, read_json
 from pith.weights.folder import FILE
 
 _OBJECTS = (
@@ -17,8 +16,8 @@ _OBJECTS = (
 """Files that hold a JSON object each, if they are there."""
 
 _INDEX = "model.safetensors.index.json"
-_LARGEST = 1 << 26
-"""The most bytes of a JSON file: an index of a very large model takes about 10 MiB."""
+_INDEX_BYTES = 64 * 2**20
+"""Bytes of an index, at most; that of a very large model takes about 10 MiB."""
 
 _FLOATS = frozenset({"F64", "F32", "F16", "BF16"})
 """The dtypes of safetensors in which weights that are not quantized are stored."""
@@ -31,7 +30,7 @@ def require_readable(folder: Path) -> None:
         ModelError: a file is damaged, cannot be read, is missing or lies outside of the folder; weights are stored in a
             dtype that holds no numbers between whole ones; or the folder holds an adapter beside the model.
     """
-    said = {name: read_object(folder / name) for name in _OBJECTS if _exists(folder / name)}
+    said = {name: read_json(folder / name, error=ModelError) for name in _OBJECTS if _exists(folder / name)}
     if _exists(folder / "adapter_config.json"):
         raise ModelError(
             f"{folder} holds a PEFT adapter (adapter_config.json); merge it into the model first (merge_and_unload) "
@@ -39,32 +38,9 @@ def require_readable(folder: Path) -> None:
         )
     quantized = said.get("config.json", {}).get("quantization_config") is not None
     for path in weight_files(folder):
-        _require_opened(path)
+        open_file(path, limit=None, error=ModelError).close()  # safetensors calls a file that it may not read missing
         if path.suffix == ".safetensors" and path.name != FILE:
             _require_floats(path, quantized)
-
-
-def read_object(path: Path) -> dict[str, Any]:
-    """Return the JSON object in a file.
-
-    Raises:
-        ModelError: it cannot be read, is too large, or holds no JSON object.
-    """
-    where = f"{path.name} of {path.parent}"
-    try:
-        if not path.is_file():
-            raise ModelError(f"{where} is not a regular file")
-        if (size := path.stat().st_size) > _LARGEST:
-            raise ModelError(f"{where} has {size} bytes, which is too large; allowed are {_LARGEST}")
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ModelError(f"{where} cannot be read: {error.strerror or error}") from None
-    except (ValueError, RecursionError) as error:  # no JSON, no UTF-8, or nested too deeply
-        reason = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)[:80]
-        raise ModelError(f"{where} is damaged: {reason}") from None
-    if not isinstance(found, dict):
-        raise ModelError(f"{where} is damaged: it holds a {type(found).__name__}, not a JSON object")
-    return found
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -85,7 +61,7 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def _shards(index: Path) -> list[str]:
-    names = read_object(index).get("weight_map")
+    names = read_json(index, limit=_INDEX_BYTES, error=ModelError).get("weight_map")
     if not isinstance(names, dict) or not names or not all(isinstance(name, str) for name in names.values()):
         raise ModelError(f"{index.name} of {index.parent} is damaged: it has no weight_map of names to files")
     shards = sorted(set(names.values()))
@@ -105,17 +81,6 @@ def _exists(path: Path) -> bool:
     except OSError as error:
         raise ModelError(f"{path.name[:60]} of {path.parent} cannot be read: {error.strerror or error}") from None
     return True
-
-
-def _require_opened(path: Path) -> None:
-    """safetensors says of a file that it may not read that there is none."""
-    try:
-        if not path.is_file():
-            raise ModelError(f"{path.name} of {path.parent} is not a regular file, or a link to none")
-        with path.open("rb"):
-            pass
-    except OSError as error:
-        raise ModelError(f"{path.name} of {path.parent} cannot be read: {error.strerror or error}") from None
 
 
 def _require_floats(path: Path, quantized: bool) -> None:

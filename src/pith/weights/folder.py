@@ -17,6 +17,7 @@ from transformers.initialization import no_init_weights
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from pith.core import InputError, ModelError
+from pith.core.files import read_json
 from pith.core.folders import MANIFEST, draft_folder, require_whole, write_manifest
 from pith.weights.foreign import trust_nothing
 from pith.weights.standin import layout, rebuild, stand_ins
@@ -103,10 +104,10 @@ def write_files(model: Any, folder: Path) -> None:
 def is_pith(folder: Path) -> bool:
     """Whether `save` wrote the folder."""
     try:
-        said = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        said = read_json(folder / "config.json", error=ModelError)
+    except ModelError:
         return False
-    return isinstance(said, dict) and said.get("model_type") == MODEL_TYPE
+    return said.get("model_type") == MODEL_TYPE
 
 
 def load_folder(folder: Path, dtype: torch.dtype | None = None, verify: bool = True) -> Any:
@@ -122,8 +123,8 @@ def load_folder(folder: Path, dtype: torch.dtype | None = None, verify: bool = T
     """
     if verify:
         require_whole(folder, ("config.json", FILE))
+    said = read_json(folder / "config.json", error=ModelError)
     try:
-        said = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         config = CONFIG_MAPPING[said["plain"]["model_type"]].from_dict(said["plain"])
         own = getattr(torch, said["dtype"])
         tensors = load_file(folder / FILE)
