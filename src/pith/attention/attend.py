@@ -115,7 +115,11 @@ def causal_mask(
     Padding may look at itself, so that no row of the softmax is empty. Without padding and with one query it is None.
     """
     if query == 1 and not skip:
-        return None if real is None else real.unsqueeze(2)
+        if real is None:
+            return None
+        mask = real.unsqueeze(2).clone()
+        mask[..., -1] = True
+        return mask
     slots = torch.arange(key, device=device)
     newest = slots[key - skip - query : key - skip, None]
     mask = (slots[None, :] <= newest)[None, None]

@@ -21,7 +21,9 @@ PIECE = 16
 
 def padding_before(step: Step) -> Rows:
     """The slots of padding before the first token of each row."""
-    if step.prefill or "front" not in step.memory:
+    new = step.query.shape[2]
+    more = step.padded and bool((step.positions[:, 0, -new:] < 0).any())
+    if step.prefill or more or "front" not in step.memory:
         front = torch.zeros(len(step.query), dtype=torch.long)
         if step.padded:
             front = (step.positions[:, 0] < 0).long().cumprod(dim=-1).sum(dim=-1).cpu()

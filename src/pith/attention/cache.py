@@ -11,6 +11,7 @@ from transformers.cache_utils import Cache
 
 from pith.attention.companion import Companion
 from pith.attention.layer import LayerCache
+from pith.core import InputError
 
 
 class PithCache(Cache):  # type: ignore[misc]
@@ -21,12 +22,14 @@ class PithCache(Cache):  # type: ignore[misc]
     Attributes:
         layers: one cache layer each.
         left_alone: for each layer that is left alone, its index and why.
+        by_generate: whether `generate` made the cache that this one replaces, and so announces candidates.
     """
 
     def __init__(self, layers: Sequence[Any], left_alone: dict[int, str]) -> None:
         super().__init__(layers=list(layers))
         self.left_alone = left_alone
         self.companion: Companion | None = None
+        self.by_generate = False
 
     def tensors(self) -> Iterator[Tensor]:
         """Every tensor that Pith's layers hold."""
@@ -55,6 +58,24 @@ class PithCache(Cache):  # type: ignore[misc]
         if self.companion is not None and held is not None:
             rows = torch.arange(len(held.store.positions) // repeats, device=held.store.positions.device)
             self.companion.select(rows.repeat_interleave(repeats))
+
+    def take_over(self, empty: Cache | None) -> None:
+        """Take the place of an empty cache that `generate` made, and record the past where that one was to do so."""
+        self.by_generate = empty is not None
+        for index in self.left_alone:
+            if empty is not None and empty.is_recording_past(index):
+                self.layers[index].activate_past_recording()
+
+    def activate_past_recording(self) -> None:
+        """Refuse assisted decoding with a cache that the user made: what is a candidate is not known here.
+
+        Raises:
+            InputError: always.
+        """
+        raise InputError(
+            "assisted decoding does not take recipe.cache(model) as past_key_values; leave it out and generate inside "
+            "`with pith.applied(model, recipe)`"
+        )
 
     def served(self) -> list[LayerCache]:
         """The layers that are Pith's."""

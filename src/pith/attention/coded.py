@@ -29,6 +29,7 @@ class Coded:
         self.storage, self.part = storage, part
         self.shelves: list[Shelf] = []
         self.recent = Column()
+        self._undo: list[tuple[int, Tensor]] = []  # slots at that time, and tokens that were then packed
 
     @classmethod
     def of(cls, storage: Storage, part: Part, x: Tensor) -> Coded:
@@ -77,21 +78,33 @@ class Coded:
             for column in shelf.columns():
                 yield from column.tensors()
         yield from self.recent.tensors()
+        yield from (tokens for _, tokens in self._undo)
 
     def append(self, new: Tensor, decoding: bool) -> None:
         """Adds tokens behind the others, in full precision."""
         self.recent.append(new, decoding)
 
-    def pack(self, context: Context, prefill: bool) -> None:
-        """Encodes what is due."""
+    def pack(self, context: Context, prefill: bool, undo: bool = False) -> None:
+        """Encode what is due; with `undo` the tokens are also held as they were, until `confirm`."""
         held = self.recent.length
         count = self.storage.due(self.part, held, prefill)
         if count:
             real = None if context.real is None else context.real[..., context.real.shape[-1] - held :]
             recent = self.recent.dense()
+            if undo:
+                self._undo.append((self.length, recent[:, :, :count].clone()))
             context = replace(context, rest=recent[:, :, count:], real=real)
             self._shelve(recent[:, :, :count], context, decoding=not prefill)
             self.recent.forget(count)
+
+    def confirm(self) -> None:
+        """Forget how to undo what was encoded."""
+        self._undo.clear()
+
+    def until_due(self, most: int) -> int:
+        """Return how many decoded tokens, `most` at most, can be appended before some are to be encoded."""
+        held = self.recent.length
+        return next((n for n in range(1, most) if self.storage.due(self.part, held + n, False)), most)
 
     def settle(self) -> None:
         """Makes the buffers exactly as long as what they hold."""
@@ -146,14 +159,22 @@ class Coded:
         self.recent.select(rows)
 
     def crop(self, count: int) -> None:
-        """Takes the newest `count` slots back."""
+        """Takes the newest `count` slots back, and those encoded meanwhile out of their packed form (see `pack`)."""
+        while self._undo and self._undo[-1][0] > self.length - count:
+            _, tokens = self._undo.pop()
+            self._crop_packed(tokens.shape[2])
+            younger = self.recent.dense()
+            self.recent = Column.of(torch.cat([tokens, younger], dim=2))
         young = min(count, self.recent.length)
         self.recent.crop(young)
-        while young < count:
+        self._crop_packed(count - young)
+
+    def _crop_packed(self, count: int) -> None:
+        while count:
             last = self.shelves[-1]
-            more = min(count - young, last.length)
+            more = min(count, last.length)
             last.crop(more)
-            young += more
+            count -= more
             if not last.length:
                 self.shelves.pop()
 

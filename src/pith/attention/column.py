@@ -80,8 +80,15 @@ class Column:
         self._buffer[:, :, end : end + count] = new
         self.length += count
 
-    def pack(self, context: Context, prefill: bool) -> None:
+    def pack(self, context: Context, prefill: bool, undo: bool = False) -> None:
         """Nothing: this form holds tokens as they are."""
+
+    def confirm(self) -> None:
+        """Nothing: this form encodes nothing."""
+
+    def until_due(self, most: int) -> int:
+        """Return `most`: this form encodes nothing."""
+        return most
 
     def settle(self) -> None:
         """Makes the buffer exactly as long as what it holds, and the column its only owner.

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import weakref
-from typing import Any
+from typing import Any, ClassVar
 
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from pith.attention.numbering import refuse_late_rows
 from pith.core import ModelError
 
 
@@ -20,8 +21,10 @@ class Companion:
     Attributes:
         model: the model, with its head; known from `begin` on.
         mask: the padding mask of the forward under way, if it has one.
+        prompt_at_once: whether it acts on the first forward alone, so that each row must begin there.
     """
 
+    prompt_at_once: ClassVar[bool] = False
     model: Any = None
     mask: Tensor | None = None
 
@@ -74,8 +77,11 @@ def accompany(companion: Companion, cache: Any, model: Any) -> None:
 
     def before(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if mine(args, kwargs):
+            given, tokens = kwargs["past_key_values"], tokens_of(args, kwargs)
             companion.mask = kwargs.get("attention_mask")
-            companion.before(kwargs["past_key_values"], tokens_of(args, kwargs))
+            if companion.prompt_at_once and given.get_seq_length():
+                refuse_late_rows(companion.mask, tokens.shape[1])
+            companion.before(given, tokens)
 
     def after(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
         if mine(args, kwargs):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -14,10 +15,11 @@ from pith.attention import in_flight
 from pith.attention.answers import Answers
 from pith.attention.attend import attend, attend_causally, causal_mask
 from pith.attention.call import Call
+from pith.attention.numbering import Numbering, valid_tokens
 from pith.attention.placement import text_positions
 from pith.attention.rotary import Rotor
 from pith.attention.step import Step
-from pith.attention.store import PADDING, Store
+from pith.attention.store import Store
 from pith.attention.unfused import renumbered, written_out
 from pith.core import InputError
 
@@ -35,7 +37,7 @@ class LayerCache(CacheLayerMixin):  # type: ignore[misc]
     """
 
     is_sliding = False
-    is_croppable = True
+    is_croppable = False  # not by `generate`, which does not say which tokens it will take back; see `candidates`
 
     def __init__(self, index: int, depth: int, cache_id: int, answers: Answers) -> None:
         # the base class's __init__ would put keys and values beside the store
@@ -46,17 +48,22 @@ class LayerCache(CacheLayerMixin):  # type: ignore[misc]
     def reset(self) -> None:
         """Forgets everything."""
         self.store = Store(self.answers.storage, self.answers.device)
-        self.seen = 0
+        self.numbering = Numbering()
         self.comes: Int[Tensor, "batch new"] | None = None  # positions of the next tokens, if some stay away
+        self.candidates = 0  # newest tokens of the next forward that `crop` may take back, as in assisted decoding
         self.witness: Callable[[Step], None] | None = None  # is shown the next steps, which then evict nothing
         self.passing = False  # whether the next tokens are taken back, or more comes before the prompt is settled
         self.is_initialized = False
-        self._real: Int[Tensor, " batch"] | None = None  # real tokens seen by each row; None until a row had padding
         self._dropped_at = 0  # tokens seen when pairs were last dropped
         if self.evictor is not None:
             self.evictor.reset()
         if self.reader is not None:
             self.reader.forget()
+
+    @property
+    def seen(self) -> int:
+        """The number of tokens seen, kept or not, padding included."""
+        return self.numbering.seen
 
     @property
     def form(self) -> str:
@@ -89,7 +96,7 @@ class LayerCache(CacheLayerMixin):  # type: ignore[misc]
     # What Transformers calls -----------------------------------------------------------------------------------------
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
-        """Nothing is made in advance: the first keys are the first storage."""
+        """Do nothing: the first keys are the first storage."""
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         """Hands the layer over to the attention function that the model calls next, and the new tokens with it."""
@@ -101,7 +108,7 @@ class LayerCache(CacheLayerMixin):  # type: ignore[misc]
         return self.seen
 
     def get_max_length(self) -> int:
-        """No maximum."""
+        """Return -1: there is no maximum."""
         return -1
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
@@ -109,22 +116,22 @@ class LayerCache(CacheLayerMixin):  # type: ignore[misc]
         return self.seen + query_length, 0
 
     def crop(self, tokens_to_remove: int) -> None:
-        """Takes back the newest tokens (a negative number of them).
+        """Take back the newest tokens, given as a negative number of them.
 
         Raises:
-            InputError: an eviction came after them, so what it dropped is gone.
+            InputError: the number is positive, or larger than what was seen since pairs were last evicted.
         """
-        count = abs(tokens_to_remove)
+        count = -tokens_to_remove
+        if count < 0:
+            raise InputError(f"crop({tokens_to_remove}): give a negative number, of the newest tokens to remove")
         if self.seen - count < self._dropped_at:
             raise InputError(
                 f"crop({tokens_to_remove}) would go back behind token {self._dropped_at}, where pairs were evicted for "
                 f"good; at most {self.seen - self._dropped_at} can be taken back"
             )
         if count and self.is_initialized:
-            newest = self.store.positions[:, 0, self.store.length - count :]
-            self._real = None if self._real is None else self._real - (newest >= 0).sum(dim=-1)
+            self.numbering.uncount(self.store.positions[:, 0, self.store.length - count :])
             self.store.crop(count)
-            self.seen -= count
             if self.reader is not None:
                 self.reader.forget()
 
@@ -143,7 +150,7 @@ class LayerCache(CacheLayerMixin):  # type: ignore[misc]
         if self.is_initialized:
             rows = indices.to(self.store.positions.device)
             self.store.select(rows)
-            self._real = None if self._real is None else self._real[rows]
+            self.numbering.select(rows)
             if self.evictor is not None:
                 self.evictor.select(rows)
             if self.reader is not None:
@@ -158,16 +165,40 @@ class LayerCache(CacheLayerMixin):  # type: ignore[misc]
         key: Float[Tensor, "batch kv_head query head_dim"],
         value: Float[Tensor, "batch kv_head query value_dim"],
     ) -> Float[Tensor, "batch query_head query value_dim"]:
-        """Stores the new tokens' pairs, attends, and evicts what the recipe does not keep.
+        """Store the new tokens' pairs, attend, and evict what the recipe does not keep.
+
+        The newest `candidates` of them see the cache as if they were decoded one at a time, and may be taken back.
 
         Raises:
             InputError: a prompt ends in padding, or its mask is not two-dimensional.
             ModelError: a method must place keys, and the model does not say at which text positions they are.
         """
+        new, candidates = key.shape[2], self.candidates
+        valid, self.candidates = valid_tokens(call.mask, new), 0
+        self.store.confirm()
+        if not candidates:
+            return self._read(call, query, key, value, valid)
+        outs, start, count = [], 0, new - candidates
+        while start < new:
+            run = slice(start, start + (count or self._run_length(new - start)))
+            part = replace(call, positions=None if call.positions is None else call.positions[:, run])
+            mine = None if valid is None else valid[:, run]
+            outs.append(self._read(part, query[:, :, run], key[:, :, run], value[:, :, run], mine, not count))
+            start, count = run.stop, 0
+        return torch.cat(outs, dim=2)
+
+    def _run_length(self, left: int) -> int:
+        """How many candidates can be read together: as many as come before something is to be packed, or read anew."""
+        return 1 if self.reader is not None else self.store.until_due(left)
+
+    def _read(
+        self, call: Call, query: Tensor, key: Tensor, value: Tensor, valid: Tensor | None, candidates: bool = False
+    ) -> Float[Tensor, "batch query_head query value_dim"]:
+        """The same for tokens that are all a prompt's (or a part of one), one decoded token, or all candidates."""
         new, first = key.shape[2], self.seen == 0
-        prefill = first or new > 1
-        real = self._which_are_real(call.mask, new)
-        positions = self._number(real, key)
+        prefill = not candidates and (first or new > 1)
+        valid = self._note_padding(valid, prefill)
+        positions = self._number(valid, key)
         rotor = self._rotor(call, positions)
         held = rotor.unrotate(key, rotor.text(positions)) if rotor is not None and self.answers.raw else key
         blocks, outs = self._blocks(new), []
@@ -175,24 +206,23 @@ class LayerCache(CacheLayerMixin):  # type: ignore[misc]
             self.store.append(
                 held[:, :, part], value[:, :, part], positions[..., part], decoding=not prefill or len(blocks) > 1
             )
-            self.seen, self.is_initialized = self.seen + positions[..., part].shape[-1], True
+            self.is_initialized = True
             if self.evictor is not None and self.evictor.placement is not None:
                 self.evictor.placement.place(call, self.store)
             step = self._step(call, query[:, :, part], prefill, rotor)
             outs.append(self._attention(call, step, first and part.start == 0))
         self._evict(call, self._step(call, query, prefill, rotor))
         if not self.passing:
-            self.store.settle(query, prefill, real)
+            self.store.settle(query, prefill, valid, undo=candidates)
         return outs[0] if len(outs) == 1 else torch.cat(outs, dim=2)
 
     def _blocks(self, new: int) -> list[slice]:
         """The new tokens that are read together."""
-        reading = None if self.reader is None else self.reader.reading
-        if reading is None or reading.block is None or reading.block >= new:
+        if self.reader is None or self.reader.reading.block is None or self.reader.reading.block >= new:
             return [slice(0, new)]
-        begin = -new % reading.block if reading.whole_at_end else 0
-        edges = range(-begin, new, reading.block)
-        return [slice(max(edge, 0), min(edge + reading.block, new)) for edge in edges]
+        reading, block = self.reader.reading, self.reader.reading.block
+        edges = range(-(-new % block) if reading.whole_at_end else 0, new, block)
+        return [slice(max(edge, 0), min(edge + block, new)) for edge in edges]
 
     def _attention(self, call: Call, step: Step, first: bool) -> Float[Tensor, "batch query_head query value_dim"]:
         """The attention of some new tokens, which are stored already; `first` if nothing else is."""
@@ -217,7 +247,7 @@ class LayerCache(CacheLayerMixin):  # type: ignore[misc]
         if self.witness is not None:
             self.witness(step)
         elif self.evictor is not None and self.evictor.due(step.prefill):
-            seen = self.seen if self._real is None else self._real
+            seen = self.seen if self.numbering.rows is None else self.numbering.rows
             if self.evictor.evict(call, step, seen):
                 self.dropped()
 
@@ -229,45 +259,29 @@ class LayerCache(CacheLayerMixin):  # type: ignore[misc]
 
     def catch_up(self, other: LayerCache) -> None:
         """Counts as seen what another layer has seen and this one was not given (see `comes`)."""
-        self.seen, self._real = other.seen, other._real
+        self.numbering.seen, self.numbering.rows = other.seen, other.numbering.rows
 
     def _rotor(self, call: Call, positions: Int[Tensor, "batch 1 new"]) -> Rotor | None:
         if self.answers.rotary is None:
             return None
         return Rotor(self.answers.rotary, call.module, text_positions(call)[:, -1:] - positions[:, 0, -1:])
 
-    def _which_are_real(self, mask: Tensor | None, new: int) -> Bool[Tensor, "batch new"] | None:
-        """Which new tokens are no padding; None where no row ever had any."""
-        if mask is not None and mask.ndim != 2:
-            raise InputError(f"an attention mask of {mask.ndim} dimensions was given; allowed is [batch, tokens]")
-        if mask is None or (new == 1 and self.seen and not self.store.padded):
+    def _note_padding(self, valid: Bool[Tensor, "batch new"] | None, prefill: bool) -> Tensor | None:
+        """Notes whether a row has padding; gives what is valid, or None where no row ever had any."""
+        if valid is None or (not self.store.padded and bool(valid.all())):
             return None
-        real = mask[:, -new:].bool()
-        if new > 1 and not bool(real.all()):
-            self.store.padded = True
-            if self.evictor is not None and not bool(real[:, -1].all()):
-                row = int((~real[:, -1]).nonzero()[0])
-                raise InputError(f"row {row} ends in padding; pad on the left (tokenizer.padding_side = 'left')")
-        return real if self.store.padded else None
+        self.store.padded = True
+        if self.evictor is not None and prefill:
+            self.numbering.check_left_padding(valid)
+        return valid
 
-    def _number(self, real: Bool[Tensor, "batch new"] | None, key: Tensor) -> Int[Tensor, "batch 1 new"]:
-        """The new tokens' positions among the real tokens of their rows."""
-        batch, new = key.shape[0], key.shape[2]
+    def _number(self, valid: Bool[Tensor, "batch new"] | None, key: Tensor) -> Int[Tensor, "batch 1 new"]:
+        """The new tokens' positions among the valid tokens of their rows."""
         if self.comes is not None:
             comes, self.comes = self.comes, None
+            self.numbering.seen += key.shape[2]
             return comes.to(torch.int32).unsqueeze(1)
-        if real is None and self._real is None:
-            if new == 1:
-                return torch.full((batch, 1, 1), self.seen, device=key.device, dtype=torch.int32)
-            span = torch.arange(self.seen, self.seen + new, device=key.device, dtype=torch.int32)
-            return span.repeat(batch, 1, 1)
-        if self._real is None:
-            self._real = torch.full((batch,), self.seen, device=key.device)
-        if real is None:
-            real = torch.ones((batch, new), dtype=torch.bool, device=key.device)
-        index = self._real[:, None] + real.cumsum(dim=-1) - 1
-        self._real = self._real + real.sum(dim=-1)
-        return torch.where(real, index, PADDING).to(torch.int32).unsqueeze(1)
+        return self.numbering.count(valid, key.shape[0], key.shape[2], key.device)
 
     def _step(self, call: Call, query: Tensor, prefill: bool, rotor: Rotor | None) -> Step:
         return Step(

@@ -127,9 +127,17 @@ class Ragged:
         if self._rest.length:
             self._rest.dense().copy_(slots[:, :, width:])
 
-    def pack(self, context: Context, prefill: bool) -> None:
+    def pack(self, context: Context, prefill: bool, undo: bool = False) -> None:
         """Encodes what is due of what came later."""
-        self._rest.pack(context, prefill)
+        self._rest.pack(context, prefill, undo)
+
+    def confirm(self) -> None:
+        """Forget how to undo what was encoded."""
+        self._rest.confirm()
+
+    def until_due(self, most: int) -> int:
+        """Return how many decoded tokens, `most` at most, can be appended before some are to be encoded."""
+        return self._rest.until_due(most)
 
     def settle(self) -> None:
         """Makes the buffers exactly as long as what they hold."""

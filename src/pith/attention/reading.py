@@ -46,12 +46,14 @@ class Reading(Method):
         raw: whether keys are held before their rotation, so that they can be read at any position.
         whole_at_end: whether the short block of a prompt is the first and not the last, so that the blocks of a row are
             the same alone and behind padding.
+        restartable: whether `select` gives the same after its memory was emptied, so that tokens can be taken back.
     """
 
     question: ClassVar[str] = "which kept pairs does a query read?"
     contract: ClassVar[str] = "reading"
     raw: ClassVar[bool] = False
     whole_at_end: ClassVar[bool] = False
+    restartable: ClassVar[bool] = False
 
     offload: Literal["none", "cpu"] = param("none", "where the pairs are held: with the model, or in main memory")
 

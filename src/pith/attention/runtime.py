@@ -12,6 +12,7 @@ from transformers.cache_utils import DynamicCache
 
 from pith.attention.answers import answers_of
 from pith.attention.cache import PithCache
+from pith.attention.candidates import count_candidates, expect_candidates
 from pith.attention.companion import accompany
 from pith.attention.eviction import Retention
 from pith.attention.interface import NAME
@@ -82,7 +83,10 @@ class AttentionRuntime:
             given = kwargs.get("past_key_values")
             uses_cache = kwargs.get("use_cache")
             uses_cache = model.config.use_cache if uses_cache is None else uses_cache
-            if isinstance(given, PithCache) or (given is None and not uses_cache):
+            if isinstance(given, PithCache):
+                expect_candidates(given, count_candidates(given, kwargs))
+                return args, kwargs
+            if given is None and not uses_cache:
                 return args, kwargs
             if given is not None and (not isinstance(given, DynamicCache) or given.get_seq_length()):
                 raise InputError(
@@ -91,6 +95,9 @@ class AttentionRuntime:
                 )
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", PithWarning)  # said once, when the recipe was applied
-                return args, {**kwargs, "past_key_values": self.cache(model, recipe)}
+                cache = self.cache(model, recipe)
+            cache.take_over(given)
+            expect_candidates(cache, count_candidates(cache, kwargs))
+            return args, {**kwargs, "past_key_values": cache}
 
         return begin

@@ -122,7 +122,7 @@ class Step:
         scaling = query.shape[-1] ** -0.5 if self.scaling is None else self.scaling
         weights = softmax_of_logits(logits, mask, scaling, self.softcap, self.sinks)
         weights = rearrange(weights, "b kv (group query) key -> b (kv group) query key", group=group)
-        if self.padded and self.prefill:  # a decoded token is none
+        if self.padded:
             asks = self.real[:, :, self.stored - skip - count : self.stored - skip]
             asks = asks.repeat_interleave(weights.shape[1] // asks.shape[1], dim=1)
             weights = weights * asks.unsqueeze(-1)

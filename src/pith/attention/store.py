@@ -131,21 +131,33 @@ class Store:
         else:
             self._carried.dense().copy_(numbers)
 
-    def settle(self, query: Tensor | None = None, prefill: bool = True, asks: Tensor | None = None) -> None:
+    def settle(
+        self, query: Tensor | None = None, prefill: bool = True, asks: Tensor | None = None, undo: bool = False
+    ) -> None:
         """Encodes what the storage asks for, and after a prompt makes the buffers as long as what they hold.
 
         Args:
             query: the queries of the forward that has just attended.
             prefill: whether it was a prompt, or a part of one.
             asks: [batch, query], which of the queries are no padding; None is all.
+            undo: whether `crop` is to be able to take back what is encoded now, until `confirm`.
         """
         if self._storage is not None:
             context = Context(query=query, asks=asks, real=self.positions >= 0 if self.padded else None)
             for column in (self.key_column, self.value_column):
-                column.pack(context, prefill)
+                column.pack(context, prefill, undo)
         if prefill:
             for column in self._columns():
                 column.settle()
+
+    def confirm(self) -> None:
+        """Forget how to undo what was encoded (see `settle`)."""
+        for column in (self.key_column, self.value_column):
+            column.confirm()
+
+    def until_due(self, most: int) -> int:
+        """Return how many decoded tokens, `most` at most, can be appended before some are to be encoded."""
+        return min(column.until_due(most) for column in (self.key_column, self.value_column))
 
     def keep(self, index: Int[Tensor, "batch heads kept"], ragged: bool = False) -> None:
         """Keeps the slots at `index` (ascending; `PADDING` leaves a slot empty) and lets all others go.

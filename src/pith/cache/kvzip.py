@@ -98,6 +98,8 @@ class KVzip(Retention):
 class _Repetition(Companion):
     """Repeats the first prompt of a cache, chunk by chunk, and drops what the passes do not look at."""
 
+    prompt_at_once = True
+
     def __init__(self, method: KVzip) -> None:
         self._method = method
         self._columns: Int[Tensor, "batch column"]  # of the pass that is read

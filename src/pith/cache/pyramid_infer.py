@@ -140,6 +140,8 @@ class PyramidInfer(Retention):
 class Pyramid(Companion):
     """The tokens that go from layer to layer in one cache's first forward, and the counting of decoded ones."""
 
+    prompt_at_once = True
+
     def __init__(self, method: PyramidInfer) -> None:
         self._method = method
         self._reading = 0  # tokens of the prompt that is being read; 0 at any other time
@@ -168,7 +170,7 @@ class Pyramid(Companion):
             weakref.finalize(cache, handle.remove)
 
     def before(self, cache: Any, tokens: Int[Tensor, "batch new"]) -> None:
-        """Says what each layer is asked after its attention."""
+        """Say what each layer is asked after its attention."""
         layers, new = cache.served(), tokens.shape[1]
         first = layers[0].seen == 0
         self._reading, self._cuts = new if first else 0, False

@@ -44,6 +44,7 @@ class Quest(Reading):
         2024,
         "mit-han-lab/Quest",
     )
+    restartable: ClassVar[bool] = True
 
     token_budget: float | int = param(
         1024, "tokens that a query reads, or their share of what is stored", ge=0, sweep=(0.05, 1.0)
@@ -57,7 +58,7 @@ class Quest(Reading):
         if step.layer < self.skip_layers:
             return None
         size, held = self.page_size, tokens_held(step)
-        older = (held - 1) // size  # the pages before the one that the newest token is in; all are full
+        older = ((held - 1) // size).clamp(min=0)  # the pages before the one that the newest token is in; all are full
         chosen = torch.minimum((read_count(self.token_budget, held) // size).clamp(min=1) - 1, older)
         if bool((chosen == older).all()):
             return None

@@ -136,7 +136,7 @@ class Surprisals(Companion):
         if not layers:
             return
         store, new = layers[0].store, tokens.shape[1]
-        surprisal = self._surprisal(tokens, store.positions[:, 0, -new:] >= 0, hidden)
+        surprisal = self._surprisal(tokens, store.positions[:, 0, -new:], hidden)
         if store.carried is None:
             store.carry(F.pad(surprisal, (store.length - new, 0)).unsqueeze(1))
         else:
@@ -160,16 +160,18 @@ class Surprisals(Companion):
         return [] if self._predicts is None else [self._predicts]
 
     def _surprisal(
-        self, tokens: Tensor, real: Tensor, hidden: Float[Tensor, "batch new hidden_dim"]
+        self, tokens: Tensor, positions: Int[Tensor, "batch new"], hidden: Float[Tensor, "batch new hidden_dim"]
     ) -> Float[Tensor, "batch new"]:
+        real = positions >= 0
         found = F.pad(surprisals(self.model, hidden[:, :-1], tokens[:, 1:]), (1, 0))
         first = real.int().argmax(dim=-1, keepdim=True)
         inner = real.scatter(1, first, False)
         found = found.masked_fill(~inner, 0.0)
-        if self._predicts is None:
-            begins = found.max(dim=-1, keepdim=True).values
-        else:
-            begins = surprisals(self.model, self._predicts.unsqueeze(1), tokens.gather(1, first))
+        begins = found.max(dim=-1, keepdim=True).values
+        if self._predicts is not None:
+            predicted = surprisals(self.model, self._predicts.unsqueeze(1), tokens.gather(1, first))
+            # what came before the first token of a row was padding, which predicts nothing
+            begins = torch.where(positions.gather(1, first) == 0, begins, predicted)
         return found.scatter(1, first, begins)
 
     def _limits(self, layers: Sequence[LayerCache], coming: Tensor) -> Int[Tensor, " batch"]:
