@@ -70,6 +70,8 @@ def test_what_one_method_kept_no_other_finds(tmp_path: Path) -> None:
     found = mine.recall("half")
     assert found is not None
     assert torch.equal(found["found"], torch.arange(6).reshape(2, 3).T)
+    mine.remember("odd", {"byte": torch.ones(3, dtype=torch.uint8), "rest": torch.ones(5), "more": torch.ones(2)})
+    assert all(tensor.data_ptr() % 64 == 0 for tensor in (mine.recall("odd") or {}).values()), "kernels round by it"
     assert mine.recall("other") is None
     assert texts.stage(other, llama()).recall("half") is None
     assert texts.stage(rtn, llama(tied=True)).recall("half") is None

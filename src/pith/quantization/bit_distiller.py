@@ -166,7 +166,7 @@ class _Student:
     def __init__(self, model: Any, fits: dict[str, Fit]) -> None:
         self.model, self._fits = model, fits
         self.weights = {
-            name: nn.Parameter(held.detach().float().clone())
+            name: nn.Parameter(held.detach().float().clone(memory_format=torch.contiguous_format))
             for name, held in model.named_parameters()
             if held.is_floating_point()
         }

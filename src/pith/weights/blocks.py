@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from pith.core import InputError, ModelError
 from pith.weights.calibration import Calibration
+from pith.weights.duplicate import aligned, settle, tensors_of
 
 Reader = Callable[[Float[Tensor, "token in"]], None]
 """Is given the inputs of a linear layer, every token of a batch."""
@@ -107,7 +108,7 @@ def walk(model: Any, calibration: Calibration) -> Iterator[Stage]:
 
     When the method asks for the next block, this one's outputs are taken as it left the block (see `Stage.hand_on`).
     What it left is kept where the calibration keeps unfinished work, and a block that is kept already is not shown
-    again.
+    again. The next block reads the same bits either way: see `settle`.
 
     Raises:
         ModelError: the blocks cannot be found, or read more than hidden states and what is the same for every text.
@@ -120,6 +121,7 @@ def walk(model: Any, calibration: Calibration) -> Iterator[Stage]:
         calibration.told(index, count)
         name = block_name(model, index)
         stage = Stage(index, name, model.get_submodule(name), inputs, calls[index])
+        before = tensors_of(stage.block)
         kept = calibration.recall(f"block-{index}")
         if kept is not None:
             handed = kept.pop("handed_on", None)
@@ -133,8 +135,10 @@ def walk(model: Any, calibration: Calibration) -> Iterator[Stage]:
                 left["handed_on"] = torch.cat(stage._outputs)
             calibration.remember(f"block-{index}", left)
         stage.block = model.get_submodule(name)
+        settle(stage.block, before)
         if index + 1 < count:
-            inputs = stage._outputs or [stage.run(batch) for batch in range(len(inputs))]
+            outputs = stage._outputs or [stage.run(batch) for batch in range(len(inputs))]
+            inputs = [aligned(states) for states in outputs]
     calibration.told(count, count)
 
 

@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from pith.core import InputError, Method
+from pith.weights.duplicate import aligned
 from pith.weights.model_hash import model_hash
 
 BUILTIN = "builtin"
@@ -76,7 +77,8 @@ class Calibration:
         if path is None or not path.is_file():
             return None
         try:
-            return load_file(path)
+            # a file's tensors may begin at any address, and kernels round differently by that: see `aligned`
+            return {name: aligned(tensor) for name, tensor in load_file(path).items()}
         except (SafetensorError, OSError):  # it was stopped while it wrote: the step is done again
             return None
 
