@@ -75,7 +75,7 @@ def test_a_family_stands_beside_a_recipe(model: str, tmp_path: Path) -> None:
         (["--recipe", "snapkv(budgett=1)"], "did you mean 'budget'?"),
         (["--recipe", "snapkv + random_eviction"], "both answer the question"),
         (["--recipe", "snapkv("], "this is no recipe"),
-        (["--recipe", "none.toml"], "none.toml: No such file"),
+        (["--recipe", "none.toml"], "recipe 'none.toml' cannot be read: there is no such file"),
         (["--family", "evictions"], "no family is called 'evictions'; did you mean 'eviction'?; there are: "),
         (["--family", "eviction", "--family", "xyz"], "no family is called 'xyz'; there are: "),
         (["--recipe", "snapkv(streaming_llm)"], "a parameter is given by name"),

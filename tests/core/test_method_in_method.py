@@ -146,7 +146,7 @@ def test_toml_writes_an_inline_table() -> None:
 @pytest.mark.parametrize(
     ("of", "error", "says"),
     [
-        ("{ budget = 0.25 }", RecipeSyntaxError, "r.toml: the table 'of' needs a name, such as name = \"snapkv\""),
+        ("{ budget = 0.25 }", RecipeSyntaxError, "r.toml': the table 'of' needs a name, such as name = \"snapkv\""),
         ("{ name = 3 }", RecipeSyntaxError, "the table 'of' needs a name"),
         ('{ name = "snapkw" }', UnknownMethodError, "did you mean 'snapkv'"),
         ('{ name = "coarse" }', ParameterError, r"of=coarse\(\) is not allowed"),

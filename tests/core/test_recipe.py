@@ -113,7 +113,7 @@ def test_a_syntax_error_points_at_the_place() -> None:
     ("toml", "says"),
     [
         ("[[method]]\nbudget = 0.5\n", "needs a name"),
-        ("method = [", "no TOML"),
+        ("method = [", "is not TOML"),
         ('method = "snapkv"', "needs a name"),
         ("[[method]]\nname = 3\n", r"each \[\[method\]\] table needs a name"),
     ],
@@ -125,7 +125,7 @@ def test_a_damaged_file_is_told_clearly(toml: str, says: str, tmp_path: Path) ->
 
 
 def test_a_missing_file_is_told_clearly(tmp_path: Path) -> None:
-    with pytest.raises(RecipeSyntaxError, match="No such file"):
+    with pytest.raises(RecipeSyntaxError, match="there is no such file"):
         Recipe.load(tmp_path / "none.toml")
 
 

@@ -121,7 +121,7 @@ def test_a_recipe_may_be_a_file(tmp_path: Path) -> None:
 
 
 def test_a_file_that_is_not_there_is_one_clear_line(tmp_path: Path) -> None:
-    with pytest.raises(RecipeSyntaxError, match="No such file"):
+    with pytest.raises(RecipeSyntaxError, match="there is no such file"):
         grid([str(tmp_path / "none.toml")])
 
 

@@ -93,7 +93,7 @@ def test_a_method_in_a_method_counts() -> None:
 def test_the_files_of_a_folder_that_may_be_data_count(tmp_path: Path) -> None:
     for name in ("task.yaml", "data.jsonl", "picture.png"):
         (tmp_path / name).write_text(name)
-    [task] = tasks_with(f"perplexity(text={str(tmp_path)!r})", {})
+    [task] = tasks_with(f"lm_eval(task='one', include={str(tmp_path)!r})", {})
     assert sorted(Path(path).name for path in files_of(task)) == ["data.jsonl", "task.yaml"]
 
 

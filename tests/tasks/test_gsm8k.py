@@ -204,7 +204,7 @@ def test_a_chat_template_is_needed_and_used(path: str) -> None:
     ("content", "why"),
     [
         (None, "cannot be read"),
-        (b"\xff\xfe", "is no text in UTF-8"),
+        (b"\xff\xfe", "it is not UTF-8"),
         (b'{"question": "a", "answer": "#### 1"}\nno json', r"line 2 of .* is no JSON"),
         (b'{"question": "a", "answer": "#### 1"}\n\n{"question": "a"}', r"line 3 of .* has no text 'answer'"),
         (b'{"answer": "#### 1"}', r"line 1 of .* has no text 'question'"),

@@ -48,8 +48,8 @@ def test_what_cannot_be_is_one_line(tokenizer: object, tmp_path: Path) -> None:
     short.write_text("import os " * 20)
     binary.write_bytes(b"\xff\xfe\x00\x80")
     for given, words in [
-        ({"text": tmp_path / "none.txt"}, "cannot be read: No such file"),
-        ({"text": binary}, "is no text in UTF-8"),
+        ({"text": tmp_path / "none.txt"}, "cannot be read: there is no such file"),
+        ({"text": binary}, "it is not UTF-8"),
         ({"text": short}, "allowed are at most 0 sequences of that length"),
         ({"sequences": 0}, "sequences=0 makes no sense; allowed is 1 or more"),
         ({"length": 1}, "length=1 makes no sense; allowed is 2 or more"),

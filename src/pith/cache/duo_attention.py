@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -21,7 +22,7 @@ from transformers.masking_utils import AttentionMaskInterface
 from pith.attention import Retention, Seat, Step
 from pith.attention.attend import attend
 from pith.attention.interface import attention, mask
-from pith.core import DenseCache, InputError, ModelError, Paper, param
+from pith.core import DenseCache, InputError, ModelError, Paper, param, require_file, shown
 
 FILE = "duo_attention.safetensors"
 """The gates of a model, beside its weights."""
@@ -60,10 +61,10 @@ class DuoAttention(Retention):
     ragged: ClassVar[bool] = True
     moves: ClassVar[bool] = True
 
-    sink_size: int = param(64, "first tokens that a streaming head keeps", ge=0)
-    recent_size: int = param(256, "latest tokens that a streaming head keeps", ge=1)
+    sink_size: int = param(64, "first tokens that a streaming head keeps", ge=0, le=2**31)
+    recent_size: int = param(256, "latest tokens that a streaming head keeps", ge=1, le=2**31)
     sparsity: float = param(0.5, "the share of key-value heads that stream", ge=0.0, le=1.0, sweep=(1.0, 0.0))
-    gates: str = param("", f"the file of gates that `fit` wrote; empty is {FILE} in the model's folder")
+    gates: str = param("", f"the file of gates that `fit` wrote; empty is {FILE} in the model's folder", file=True)
 
     @property
     def keeps_all(self) -> bool:
@@ -80,11 +81,12 @@ class DuoAttention(Retention):
             return self
         folder = getattr(model.config, "_name_or_path", "") or "."
         path = Path(self.gates or Path(folder) / FILE)
-        if not path.is_file():
+        if not os.path.exists(path):  # False for what cannot be a path
             raise ModelError(
-                f"there are no gates for duo_attention at {path}; DuoAttention().fit(model, data, path) makes them, "
-                "as in recipes/duo_attention/fit.py"
+                f"there are no gates for duo_attention at {shown(str(path))}; "
+                "DuoAttention().fit(model, data, path) makes them, as in recipes/duo_attention/fit.py"
             )
+        require_file(path, label="duo_attention: gates=", error=ModelError)
         found, wanted = tuple(read_gates(str(path)).shape), _heads(model)
         if found != wanted:
             raise ModelError(
@@ -170,9 +172,12 @@ def read_gates(path: str) -> Float[Tensor, "layer kv_head"]:
         ModelError: it holds none.
     """
     try:
-        return load_file(path)["gates"].clamp(0, 1)
+        gates = load_file(path)["gates"]
     except (OSError, SafetensorError, KeyError) as error:
-        raise ModelError(f"{path} holds no gates of duo_attention: {error}") from None
+        raise ModelError(f"{shown(path)} holds no gates of duo_attention: {error}") from None
+    if gates.ndim != 2 or not gates.is_floating_point() or not gates.isfinite().all():
+        raise ModelError(f"{shown(path)} holds no gates of duo_attention: they must be finite, a row for each layer")
+    return gates.clamp(0, 1)
 
 
 def streaming_mask(length: int, sink_size: int, recent_size: int, device: Any = None) -> Bool[Tensor, "1 1 query key"]:

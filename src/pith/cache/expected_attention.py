@@ -42,7 +42,7 @@ class ExpectedAttention(Eviction):
     )
     rotates: ClassVar[bool] = True
 
-    n_future_positions: int = param(512, "places behind the prompt that rotations are averaged over", ge=1)
+    n_future_positions: int = param(512, "places behind the prompt that rotations are averaged over", ge=1, le=2**20)
     n_sink: int = param(4, "first tokens that are always kept, and whose queries do not count", ge=0)
     use_covariance: bool = param(True, "whether the spread of the queries counts, beside their mean")
     use_vnorm: bool = param(True, "whether the norms of the values count")

@@ -45,7 +45,7 @@ class LagKV(Retention):
 
     ratio: float = param(0.5, "share of each run that is kept", ge=0.0, le=1.0, sweep=(0.0, 1.0))
     sink_size: int = param(16, "first tokens that are always kept", ge=0)
-    lag_size: int = param(1024, "tokens of a run", ge=1, sweep=(32, 64, 128, 256, 512, 1024))
+    lag_size: int = param(1024, "tokens of a run", ge=1, le=2**20, sweep=(32, 64, 128, 256, 512, 1024))
     score_v_ratio: float = param(1.0, "weight of the values' score beside the keys'", ge=0.0)
 
     @property

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from pith.attention import GroupReduction, Part, Reading, Step
 from pith.attention.reading import read_count, slots_of, tokens_held
-from pith.core import Paper, param
+from pith.core import MOST, Paper, ParameterError, param
 
 HEADROOM = 16
 """Pages that the memory grows by at least."""
@@ -52,6 +52,14 @@ class Quest(Reading):
     page_size: int = param(16, "tokens of a page", ge=1, sweep=(8, 16, 32))
     skip_layers: int = param(2, "first layers that read everything", ge=0, sweep=(0, 1, 2))
     group: GroupReduction = param("max", "how the bounds of the query heads that share a key-value head are made one")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.token_budget <= (1.0 if isinstance(self.token_budget, float) else MOST):
+            raise ParameterError(
+                f"{self.name}: token_budget={self.token_budget} is not allowed; allowed is a count of 1 or more, or a "
+                "share above 0.0 and at most 1.0"
+            )
 
     def select(self, step: Step) -> Sequence[Part] | None:
         """The tokens of the chosen pages and of the newest."""

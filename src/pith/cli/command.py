@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import inspect
+import math
 import re
 import shlex
 import sys
 import warnings
 from collections.abc import Callable
 from dataclasses import MISSING, fields
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
 
 import typer
 
-from pith.core.errors import PithError, PithWarning
+from pith.core.budget import MOST
+from pith.core.errors import InputError, PithError, PithWarning, shown
 
 if TYPE_CHECKING:
     from pith.weights import Source
@@ -41,6 +44,8 @@ def add(
         try:
             with warnings.catch_warnings():
                 warnings.showwarning = _show_warning
+                for name, value in values.items():
+                    _require_plain(name, value)
                 run(options(**values))
         except PithError as error:
             say(f"pith: {error}")
@@ -77,6 +82,22 @@ def source(options: Any) -> Source:
 def say(line: str) -> None:
     """A line for the person, on stderr: stdout is for results."""
     print(line, file=sys.stderr, flush=True)
+
+
+def _require_plain(name: str, value: Any) -> None:
+    """Make sure that an option's value is what a tensor, a file and a terminal can hold.
+
+    Raises:
+        InputError: a number is not finite or is beyond 2**63, or a text is not UTF-8.
+    """
+    given = f"--{name.replace('_', '-')}"
+    for one in value if isinstance(value, list) else [value]:
+        if isinstance(one, float) and not math.isfinite(one):
+            raise InputError(f"{given} {one} is not allowed; allowed are finite numbers")
+        if isinstance(one, int) and abs(one) > MOST:
+            raise InputError(f"{given} {shown(one, 40)} is too large; allowed are integers below 2**63")
+        if isinstance(one, str | PurePath) and any("\ud800" <= letter <= "\udfff" for letter in str(one)):
+            raise InputError(f"{given} {shown(str(one))} holds bytes that are not UTF-8")
 
 
 def _show_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:

@@ -4,7 +4,7 @@ A method is a value; a recipe is an ordered set of methods. This room imports no
 """
 
 from pith.core.applied import applied
-from pith.core.budget import Budget, ParsedBudget, parse_budget, parse_bytes
+from pith.core.budget import MOST, Budget, ParsedBudget, parse_budget, parse_bytes
 from pith.core.errors import (
     InputError,
     ModelError,
@@ -16,12 +16,14 @@ from pith.core.errors import (
     StoreError,
     UnknownMethodError,
     nearest,
+    shorten,
+    shown,
 )
-from pith.core.files import write_whole
+from pith.core.files import read_bytes, read_json, read_text, require_file, user_path, write_whole
 from pith.core.method import DenseCache, Method
 from pith.core.paper import Paper
 from pith.core.parameters import Parameter, Parametrised, Patterns, fits, param, written
-from pith.core.parse import DENSE, Call, Grammar, built, parse_calls
+from pith.core.parse import DENSE, Call, Grammar, built, parse_calls, parse_literal
 from pith.core.recipe import Recipe
 from pith.core.registry import method, methods
 from pith.core.runtime import runtime
@@ -29,6 +31,7 @@ from pith.core.toml import load_calls
 
 __all__ = [
     "DENSE",
+    "MOST",
     "Budget",
     "Call",
     "DenseCache",
@@ -60,7 +63,15 @@ __all__ = [
     "parse_budget",
     "parse_bytes",
     "parse_calls",
+    "parse_literal",
+    "read_bytes",
+    "read_json",
+    "read_text",
+    "require_file",
     "runtime",
+    "shorten",
+    "shown",
+    "user_path",
     "write_whole",
     "written",
 ]

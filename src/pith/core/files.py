@@ -81,6 +81,14 @@ def require_file(
     return found
 
 
+def is_folder(path: Path) -> bool:
+    """Return whether a path is a folder that may be listed; False for whatever cannot be a path."""
+    try:
+        return path.is_dir() and os.access(path, os.R_OK | os.X_OK)
+    except (OSError, ValueError):
+        return False
+
+
 def open_file(
     path: str | Path, *, limit: int | None = TEXTS, label: str = "", error: type[PithError] = InputError
 ) -> BinaryIO:
@@ -180,8 +188,8 @@ def write_whole(path: Path, content: bytes) -> Path:
             made = True
             file.write(content)
         draft.replace(path)
-    except OSError as error:
-        raise StoreError(f"{path} cannot be written: {error.strerror or error}") from None
+    except (OSError, ValueError) as error:  # of a NUL, or of characters that no path can hold
+        raise StoreError(f"{path} cannot be written: {getattr(error, 'strerror', None) or error}") from None
     finally:
         if made:
             with suppress(OSError):

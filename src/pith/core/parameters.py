@@ -5,14 +5,15 @@ from __future__ import annotations
 import dataclasses
 import fnmatch
 import inspect
+import math
 import re
 import types
 import typing
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Union
 
-from pith.core.budget import ALLOWED, Budget, parse_budget
-from pith.core.errors import ParameterError, nearest
+from pith.core.budget import ALLOWED, MOST, Budget, parse_budget
+from pith.core.errors import ParameterError, nearest, shorten, shown
 
 
 def param(
@@ -23,6 +24,8 @@ def param(
     le: float | None = None,
     odd: bool = False,
     sweep: tuple[Any, ...] = (),
+    file: bool = False,
+    folder: bool = False,
 ) -> Any:
     """A parameter: a dataclass field with its documentation and its range.
 
@@ -35,8 +38,11 @@ def param(
         sweep: the values that are worth searching, from the one that saves most to the one that saves least. Two
             numbers are the ends of a range; more values, or those of a `Literal`, are choices. Of a method's parameters
             that have one, the first is its knob: what it has decides bytes or time.
+        file, folder: whether the value is the path of a file, or of a folder, that the method or the task reads. What
+            it holds belongs to the keys of results; no other parameter's value is ever taken for a path.
     """
-    return dataclasses.field(default=default, metadata={"doc": doc, "ge": ge, "le": le, "odd": odd, "sweep": sweep})
+    told = {"doc": doc, "ge": ge, "le": le, "odd": odd, "sweep": sweep, "file": file, "folder": folder}
+    return dataclasses.field(default=default, metadata=told)
 
 
 class Patterns(dict[str, Any]):
@@ -69,6 +75,7 @@ class Parameter:
         doc: what it is.
         takes: where the value is a method itself, the contracts it may answer; empty for every other parameter.
         sweep: the values that are worth searching, as in `param`; empty where none are.
+        file, folder: whether the value is the path of a file or of a folder that is read.
     """
 
     name: str
@@ -78,6 +85,8 @@ class Parameter:
     doc: str
     takes: tuple[type[Parametrised], ...] = ()
     sweep: tuple[Any, ...] = ()
+    file: bool = False
+    folder: bool = False
 
     @property
     def is_range(self) -> bool:
@@ -135,7 +144,8 @@ class Parametrised:
         for given in values:
             if given not in known:
                 has = ", ".join(known) or "none"
-                raise ParameterError(f"{cls.name} has no parameter {given!r}{nearest(given, known)}; it has: {has}")
+                hint = nearest(given, known)
+                raise ParameterError(f"{cls.name} has no parameter {shown(given, 60)}{hint}; it has: {has}")
         return cls(**{name: _as_value(value) for name, value in values.items()})
 
     @classmethod
@@ -146,6 +156,7 @@ class Parametrised:
             Parameter(
                 f.name, _kind(hints[f.name]), _default(f), _allowed(f, hints[f.name]), f.metadata.get("doc", ""),
                 _contracts(hints[f.name]), tuple(f.metadata.get("sweep", ())),
+                f.metadata.get("file", False), f.metadata.get("folder", False),
             )
             for f in dataclasses.fields(cls)
         ]  # fmt: skip
@@ -246,27 +257,37 @@ def _check(owner: str, field: dataclasses.Field[Any], hint: Any, value: Any) -> 
         except ParameterError as error:
             raise ParameterError(f"{owner}: {error}") from None
         return
-    ge, le, odd = (field.metadata.get(k) for k in ("ge", "le", "odd"))
+    given = f"{owner}: {field.name}={shorten(written(value)) if isinstance(value, Parametrised) else shown(value)}"
+    parts = list(value.values()) if isinstance(value, Patterns) else value if isinstance(value, tuple) else [value]
+    if any(isinstance(one, int) and abs(one) > MOST for one in parts):
+        raise ParameterError(f"{given} is too large; allowed are integers below 2**63")
     fits = _is_a(value, hint)
     if fits and isinstance(value, Patterns):
-        fits = bool(value) and all(isinstance(k, str) and _is_a(v, hint) for k, v in value.items())
-    if fits and isinstance(value, int | float) and not isinstance(value, bool):
-        fits = (ge is None or value >= ge) and (le is None or value <= le) and (not odd or value % 2 == 1)
+        fits = bool(value) and all(isinstance(k, str) and _is_text(k) for k in value)
+        fits = fits and all(_is_a(v, hint) and not isinstance(v, dict) for v in value.values())
+    ge, le, odd = (field.metadata.get(k) for k in ("ge", "le", "odd"))
+    for one in parts if fits else []:
+        if isinstance(one, int | float) and not isinstance(one, bool):
+            fits = fits and (ge is None or one >= ge) and (le is None or one <= le) and (not odd or one % 2 == 1)
     if not fits:
-        given = f"{field.name}={written(value)}"
-        raise ParameterError(f"{owner}: {given} is not allowed; allowed is {_allowed(field, hint)}")
+        raise ParameterError(f"{given} is not allowed; allowed is {_allowed(field, hint)}")
 
 
 def _is_a(value: Any, hint: Any) -> bool:
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if origin is Literal:
-        return value in args
+        return any(type(value) is type(one) and value == one for one in args)  # to Python 4.0 and True are integers
     if origin is tuple:
         return isinstance(value, tuple) and all(_is_a(one, args[0]) for one in value)
     if origin in (Union, types.UnionType):
         return any(_is_a(value, a) for a in args)
     if hint is float:
-        return isinstance(value, float | int) and not isinstance(value, bool) and value == value
+        return isinstance(value, float | int) and not isinstance(value, bool) and math.isfinite(value)
     if hint is int:
         return isinstance(value, int) and not isinstance(value, bool)
-    return isinstance(value, origin or hint)
+    return isinstance(value, origin or hint) and (not isinstance(value, str) or _is_text(value))
+
+
+def _is_text(value: str) -> bool:
+    """Whether a text is Unicode: bytes of a command line that are not UTF-8 come as characters that no file holds."""
+    return not any("\ud800" <= one <= "\udfff" for one in value)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pith.core.errors import RecipeError
+from pith.core.files import user_path, write_whole
 from pith.core.method import Method
 from pith.core.parse import DENSE, built, parse_calls
 from pith.core.runtime import runtime
@@ -74,8 +75,12 @@ class Recipe:
         return cls(map(built, load_calls(path)))
 
     def save(self, path: str | Path) -> None:
-        """Writes the recipe as a TOML file that `load` reads."""
-        Path(path).write_text(self.to_toml(), encoding="utf-8")
+        """Write the recipe as a TOML file that `load` reads.
+
+        Raises:
+            StoreError: the file cannot be written.
+        """
+        write_whole(user_path(path), self.to_toml().encode())
 
     def to_toml(self) -> str:
         """The recipe as TOML, with every parameter written out."""

@@ -14,7 +14,7 @@ from importlib.metadata import entry_points
 from types import ModuleType
 from typing import Any
 
-from pith.core.errors import PithError, UnknownMethodError, nearest
+from pith.core.errors import PithError, UnknownMethodError, nearest, shown
 from pith.core.method import Method
 
 GROUP = "pith.methods"
@@ -47,12 +47,12 @@ def method(name: str) -> type[Method]:
     """The method of that name.
 
     Raises:
-        UnknownMethodError: there is none; the message names the nearest, or lists all where none is near.
+        UnknownMethodError: there is none; the message names the nearest, or the command that lists all.
     """
     known = methods()
     if name not in known:
-        hint = nearest(name, known) or f"; there are: {', '.join(known) or 'none'}"
-        raise UnknownMethodError(f"no method is called {name!r}{hint}")
+        hint = nearest(name, known) or "; `pith methods` lists all"
+        raise UnknownMethodError(f"no method is called {shown(name)}{hint}")
     return known[name]
 
 

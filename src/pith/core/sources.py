@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import os
 import sys
 from collections.abc import Collection, Iterable, Iterator
 from functools import cache
@@ -11,10 +12,16 @@ from importlib.util import find_spec, resolve_name
 from pathlib import Path
 from typing import Any
 
+from pith.core.errors import InputError, shown
+from pith.core.files import is_folder, read_bytes, require_file, user_path
 from pith.core.parameters import Parametrised
+from pith.core.words import bytes_
 
 _DATA = (".json", ".jsonl", ".md", ".py", ".safetensors", ".txt", ".yaml", ".yml")
 """The suffixes of what a task may read from a folder that one of its parameters names."""
+
+_ENTRIES, _FILES, _BYTES = 20_000, 1000, 2**30
+"""The most entries of such a folder, the most files with such a suffix among them, and the most bytes of these."""
 
 
 def code_of(values: Iterable[Parametrised], modules: Collection[str] = ()) -> str:
@@ -33,24 +40,69 @@ def code_of(values: Iterable[Parametrised], modules: Collection[str] = ()) -> st
 
 
 def files_of(value: Parametrised) -> dict[str, str]:
-    """The files that the parameters of a task or of a method name, and the SHA-256 of what they hold.
+    """Return the SHA-256 of every file that a parameter of a task or a method names, by its path.
 
+    Only parameters that are declared with `param(..., file=True)` or `folder=True` are paths; nothing else is opened.
     Of a folder it is the files in it that may be data or settings of a task.
+
+    Raises:
+        InputError: a file is missing or is not a regular file of at most 256 MiB, or a folder has too many or too
+            large files, or a link that leads out of it.
     """
-    texts = [v for one in _within(value) for p in one.parameters() if isinstance(v := getattr(one, p.name), str)]
-    return {str(path): file_hash(path) for text in texts if text for path in _files(Path(text))}
+    found: dict[str, str] = {}
+    for one in _within(value):
+        for parameter in one.parameters():
+            path, label = getattr(one, parameter.name), f"{one.name}: {parameter.name}="
+            if path and parameter.file:
+                found[str(Path(path))] = file_hash(path, label)
+            elif path and parameter.folder:
+                found |= {str(file): file_hash(file, label) for file in _data(path, label)}
+    return found
 
 
-def file_hash(path: str | Path) -> str:
-    """The SHA-256 of a file."""
-    state = Path(path).stat()
-    return _file_hash(str(path), state.st_size, state.st_mtime_ns)
+def file_hash(path: str | Path, label: str = "") -> str:
+    """Return the SHA-256 of a regular file of at most 256 MiB.
+
+    Args:
+        path: the file.
+        label: what it is, for the message.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    state = require_file(path, label=label).stat()
+    return _file_hash(str(path), label, state.st_size, state.st_mtime_ns)
 
 
 @cache  # every recipe of a comparison asks
-def _file_hash(path: str, size: int, changed: int) -> str:
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _file_hash(path: str, label: str, size: int, changed: int) -> str:
+    return hashlib.sha256(read_bytes(path, label=label)).hexdigest()
+
+
+def _data(path: str, label: str) -> list[Path]:
+    """Return the files below a folder that a task may read, sorted.
+
+    Raises:
+        InputError: it is not a folder, has more files or bytes than allowed, or a link that leads out of it.
+    """
+    root, given = user_path(path, label=label), f"{label}{shown(path, 100)}"
+    if not is_folder(root):
+        raise InputError(f"{given} is not a folder; allowed is one that can be read")
+    found: list[Path] = []
+    home, seen, size = os.path.realpath(root), 0, 0
+    for place, folders, names in os.walk(root):
+        for name in (*folders, *names):
+            file = Path(place, name)
+            seen += 1
+            if file.is_symlink() and not Path(os.path.realpath(file)).is_relative_to(home):
+                raise InputError(f"{given} is not read: {shown(name, 60)} in it is a link to outside; copy it instead")
+            if name in names and file.suffix in _DATA:
+                found.append(file)
+                size += file.stat().st_size if file.is_file() else 0
+            if seen > _ENTRIES or len(found) > _FILES or size > _BYTES:
+                allowed = f"{_FILES:,} data files of {bytes_(_BYTES)} among {_ENTRIES:,} entries"
+                raise InputError(f"{given} is not read: it is too large a folder; allowed are at most {allowed}")
+    return sorted(found)
 
 
 def _within(value: Parametrised) -> Iterator[Parametrised]:
@@ -60,15 +112,6 @@ def _within(value: Parametrised) -> Iterator[Parametrised]:
         inner: Any = getattr(value, parameter.name)
         if isinstance(inner, Parametrised):
             yield from _within(inner)
-
-
-def _files(path: Path) -> Iterable[Path]:
-    try:
-        if path.is_file():
-            return [path]
-        return sorted(p for p in path.rglob("*") if p.suffix in _DATA and p.is_file()) if path.is_dir() else []
-    except OSError:  # a text that is no path, such as one that is too long
-        return []
 
 
 @cache

@@ -63,7 +63,7 @@ class FlexiGPT(Pruner):
     gain: float = param(0.3, "where the gains of outputs start", ge=0)
     steps: int = param(48, "training steps", ge=0)
     rate: float = param(0.004, "learning rate at the first step", ge=0)
-    seed: int = param(0, "of the order in which texts are trained on")
+    seed: int = param(0, "of the order in which texts are trained on", ge=0)
 
     def change(self, model: Any, calibration: Calibration) -> None:
         """Chooses blocks and bases, shares, trains."""

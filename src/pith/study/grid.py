@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import ast
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from pith.core import (
+    MOST,
     Budget,
     Call,
     InputError,
@@ -22,6 +22,8 @@ from pith.core import (
     nearest,
     parse_budget,
     parse_calls,
+    parse_literal,
+    shown,
 )
 from pith.tasks import Task, parse_tasks
 
@@ -40,11 +42,11 @@ def parse_budgets(text: str) -> list[Budget]:
     budgets: list[Budget] = []
     for word in filter(None, (w.strip() for w in text.split(","))):
         try:
-            value = ast.literal_eval(word)
-        except (ValueError, SyntaxError):
+            value = parse_literal(word)
+        except ValueError:
             value = word
         if not isinstance(value, float | int | str):
-            raise ParameterError(f"{word!r} is no budget; budgets look like 0.5,0.25 or 1024 or 64MiB")
+            raise ParameterError(f"{shown(word)} is no budget; budgets look like 0.5,0.25 or 1024 or 64MiB")
         parse_budget(value)
         budgets.append(value)
     return budgets
@@ -77,7 +79,7 @@ def grid(texts: Sequence[str] = (), budgets: Sequence[Budget] = (), families: Se
     for family in families:
         if family not in names:
             there = ", ".join(names) or "none"
-            raise InputError(f"no family is called {family!r}{nearest(family, names)}; there are: {there}")
+            raise InputError(f"no family is called {shown(family)}{nearest(family, names)}; there are: {there}")
     if not texts and not families:
         families = [EVICTION]
     wanted = [*texts, *(name for family in families for name in names.get(family, ()))]
@@ -121,9 +123,9 @@ def parse_lengths(text: str) -> list[int]:
         InputError: one of them is no number of tokens.
     """
     words = [word.strip() for word in text.split(",") if word.strip()]
-    wrong = next((word for word in words if not word.isdecimal() or not int(word)), None)
+    wrong = next((word for word in words if not word.isdecimal() or len(word) > 30 or not 0 < int(word) <= MOST), None)
     if wrong is not None:
-        raise InputError(f"{wrong!r} is no length; lengths are numbers of tokens such as 512,1024")
+        raise InputError(f"{shown(wrong)} is no length; lengths are numbers of tokens, below 2**63, such as 512,1024")
     return [int(word) for word in words]
 
 

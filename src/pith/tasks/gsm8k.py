@@ -7,11 +7,10 @@ import re
 from collections import Counter
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from pathlib import Path
 from random import Random
 from typing import Any, ClassVar
 
-from pith.core import InputError, param
+from pith.core import InputError, param, read_text, shown
 from pith.models import Subject, require_positions
 from pith.tasks.base import Calibration, Progress, Quality, Query, Task
 from pith.tasks.greedy import Prompt, greedy
@@ -51,7 +50,7 @@ class GSM8K(Task):
     name: ClassVar[str] = "gsm8k"
     metric: ClassVar[str] = "exact match"
 
-    path: str | None = param(None, "path of the JSON Lines file; one must be given")
+    path: str | None = param(None, "path of the JSON Lines file; one must be given", file=True)
     shots: int = param(8, "worked examples before the question", ge=0)
     count: int = param(100, "questions", ge=1)
     max_new_tokens: int = param(256, "most tokens of an answer", ge=1)
@@ -109,7 +108,7 @@ class GSM8K(Task):
         if self.shots + self.count > len(every):
             allowed = f"at most {len(every) - self.shots}" if len(every) > self.shots else "fewer shots"
             raise InputError(
-                f"{self.name}: {self.path} has {len(every)} problems, too few for shots={self.shots} and "
+                f"{self.name}: {shown(self.path)} has {len(every)} problems, too few for shots={self.shots} and "
                 f"count={self.count}; allowed is {allowed}"
             )
         drawn = Random(self.seed).sample(every, len(every))
@@ -138,12 +137,7 @@ def number_of(reply: str, flexible: bool = True) -> str | None:
 def _problems(path: str | None) -> tuple[Problem, ...]:
     if path is None:
         raise InputError("gsm8k: path=None is not allowed; allowed is a JSON Lines file, such as path='gsm8k.jsonl'")
-    try:
-        return _parsed(path, Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"gsm8k: path={path!r} cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise InputError(f"gsm8k: path={path!r} is no text in UTF-8") from None
+    return _parsed(path, read_text(path, label="gsm8k: path="))
 
 
 @lru_cache(maxsize=4)  # every recipe of a comparison is asked the same
@@ -153,10 +147,10 @@ def _parsed(path: str, text: str) -> tuple[Problem, ...]:
 
 
 def _problem(path: str, place: int, line: str) -> Problem:
-    where = f"gsm8k: line {place} of {path}"
+    where = f"gsm8k: line {place} of {shown(path)}"
     try:
         row = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError, MemoryError):
         raise InputError(f"{where} is no JSON; allowed is one object a line") from None
     for field in ("question", "answer"):
         if not isinstance(row, dict) or not isinstance(row.get(field), str):

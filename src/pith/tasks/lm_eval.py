@@ -40,7 +40,7 @@ class LmEval(Task):
     )
     count: int | None = param(None, "examples, of each task the first; none is all", ge=1)
     fewshot: int | None = param(None, "worked examples in the prompt; none is what the task says", ge=0)
-    include: str | None = param(None, "path of a folder with task files of one's own")
+    include: str | None = param(None, "path of a folder with task files of one's own", folder=True)
     chat: bool = param(False, "whether prompts stand in the tokenizer's chat template")
     chunk: int = param(1, "tokens of a given answer that are read at once", ge=1)
     seed: int = param(0, "of the draw of worked examples", ge=0)

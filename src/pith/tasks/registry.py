@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import Any
 
 import pith.tasks
-from pith.core import Call, Grammar, InputError, nearest
+from pith.core import Call, Grammar, InputError, nearest, shown
 from pith.tasks.base import Task
 
 SUITES: dict[str, tuple[str, ...]] = {
@@ -50,14 +50,15 @@ def task(name: str) -> type[Task]:
     """The task of that name.
 
     Raises:
-        InputError: there is none, and the message lists all; or it is a suite, whose tasks the message lists.
+        InputError: there is none, and the message names the nearest, or the command that lists all; or it is a suite,
+            whose tasks the message lists.
     """
     known = tasks()
     if name in SUITES:
         raise InputError(f"{name} is no task but stands for several: {', '.join(SUITES[name])}")
     if name not in known:
-        words = [*known, *SUITES]
-        raise InputError(f"no task is called {name!r}{nearest(name, words)}; there are: {', '.join(words)}")
+        hint = nearest(name, [*known, *SUITES]) or "; `pith tasks` lists all"
+        raise InputError(f"no task is called {shown(name)}{hint}")
     return known[name]
 
 

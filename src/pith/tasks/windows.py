@@ -5,7 +5,6 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections import Counter
 from dataclasses import dataclass
-from pathlib import Path
 from random import Random
 from typing import Any, ClassVar
 
@@ -14,7 +13,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from pith.core import InputError, param
+from pith.core import InputError, param, read_text
 from pith.models import Subject, require_positions
 from pith.tasks.base import Calibration, Progress, Quality, Task
 from pith.tasks.heldout import heldout_text
@@ -38,7 +37,9 @@ class Windows(Task):
     oracle: ClassVar[float]
     higher_is_better: ClassVar[bool] = False
 
-    text: str | None = param(None, "path of a text file; none is Python's language reference, which is held out")
+    text: str | None = param(
+        None, "path of a text file; none is Python's language reference, which is held out", file=True
+    )
     length: int = param(1024, "tokens of the context, the one that begins a sequence included", ge=2)
     scored: int = param(128, "tokens after the context that are scored", ge=1)
     chunk: int = param(1, "scored tokens that are read at once; with 1 as when decoding, with more as a prompt", ge=1)
@@ -119,12 +120,7 @@ class Windows(Task):
     def _read(self) -> str:
         if self.text is None:
             return heldout_text()
-        try:
-            return Path(self.text).read_text(encoding="utf-8")
-        except OSError as error:
-            raise InputError(f"{self.name}: text={self.text!r} cannot be read: {error.strerror}") from None
-        except UnicodeDecodeError:
-            raise InputError(f"{self.name}: text={self.text!r} is no text in UTF-8") from None
+        return read_text(self.text, label=f"{self.name}: text=")
 
     def _losses(self, model: Any, windows: Int[Tensor, "batch tokens"]) -> Float[Tensor, "batch scored"]:
         """The negative log-likelihood of every scored token."""

@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from pith.core import InputError, Method
+from pith.core import InputError, Method, read_text, shown
 from pith.weights.duplicate import aligned
 from pith.weights.model_hash import model_hash
 
@@ -155,7 +155,7 @@ def calibration(
     if len(tokens) < sequences * size:
         raise InputError(
             f"calibration of {sequences} sequences of {length} tokens needs {sequences * size} tokens, and the text "
-            f"{str(text)!r} has {len(tokens)}; allowed are at most {len(tokens) // size} sequences of that length"
+            f"{shown(str(text))} has {len(tokens)}; allowed are at most {len(tokens) // size} sequences of that length"
         )
     stride = len(tokens) // sequences
     rows = [begin + tokens[index * stride : index * stride + size] for index in range(sequences)]
@@ -179,9 +179,4 @@ def _read(text: str | Path) -> str:
         library = Path(sysconfig.get_paths()["stdlib"])
         files = [library / f"{name}.py" for name in _SOURCES]
         return "\n".join(file.read_text(encoding="utf-8") for file in files if file.is_file())
-    try:
-        return Path(text).read_text(encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"calibration text {str(text)!r} cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise InputError(f"calibration text {str(text)!r} is no text in UTF-8") from None
+    return read_text(text, label="calibration text ")
