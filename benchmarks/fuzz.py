@@ -229,7 +229,7 @@ def fuzz_texts(seed: int, indices: range, folder: Path) -> Iterator[tuple[str, F
 def fuzz_damaged(seed: int, indices: range, folder: Path) -> Iterator[tuple[str, Failure | None]]:
     """Damage files of every kind in turn, and read them; yield what became of each."""
     kinds = fuzz_files.kinds(folder)
-    for name, (whole, read) in kinds:
+    for _, (whole, read) in kinds:
         read(fuzz_files.copy_damaged(None, whole, folder / "damaged")[0])  # what is not damaged must work
     for index in indices:
         name, (whole, read) = kinds[index % len(kinds)]
