@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from pith.cli import advise, apply, compare, fit, generate, methods, tasks
+from pith.cli import advise, apply, clean, compare, fit, generate, methods, tasks
 from pith.cli.command import add
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
@@ -32,6 +32,7 @@ def pith(
 
 add(app, advise.run, advise.Options, example=advise.EXAMPLE)
 add(app, apply.run, apply.Options, example=apply.EXAMPLE, stopped=apply.STOPPED)
+add(app, clean.run, clean.Options, example=clean.EXAMPLE)
 add(app, compare.run, compare.Options, example=compare.EXAMPLE, stopped=compare.STOPPED)
 add(app, fit.run, fit.Options, example=fit.EXAMPLE, stopped=fit.STOPPED)
 add(app, generate.run, generate.Options, example=generate.EXAMPLE)

@@ -179,7 +179,8 @@ def _model(name: str, source: str, offline: bool, dtype: str) -> Any:
                 f"{name!r} is no folder here, the hub cannot be reached, and it was never downloaded"
             ) from None
         raise ModelError(f"the configuration of {name!r} cannot be read: {_line(error)}") from None
-    architecture = (config.architectures or [None])[0]
+    said = config.architectures
+    architecture = str(said[0]) if isinstance(said, list | tuple) and said else None
     if getattr(config, "is_encoder_decoder", False) or (architecture and architecture not in _causal()):
         raise ModelError(f"{name!r} is a {architecture or config.model_type}, which is no causal language model")
     trust_nothing(config, name)
