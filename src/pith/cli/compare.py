@@ -117,9 +117,7 @@ def run(options: Options) -> None:
         print_study(study, page)
         print(f"For papers: {page.parent / 'charts'}. Results: {store.place}.")
         if any(len(recipe.weights) for recipe in recipes):
-            print(
-                f"Models whose weights were changed: {out / KEPT}; pith.load reads them, pith clean removes them."
-            )
+            print(f"Models whose weights were changed: {out / KEPT}; pith.load reads them, pith clean removes them.")
         print(f"Again: pith compare --from {shlex.quote(str(kept))}")
 
 

@@ -22,6 +22,9 @@ _QUANTIZERS = (
 _DECODED = ("fp8", "mxfp4", "mxfp8")
 """Those that Transformers can decode when it loads the weights; otherwise it fetches kernels from the hub."""
 
+_MOST = 16384
+"""Layers, heads and experts of a model, at most, and elements of a head."""
+
 
 def trust_nothing(config: Any, name: str) -> None:
     """Change a configuration, in place, so that no code from the hub runs because of it.
@@ -35,9 +38,11 @@ def trust_nothing(config: Any, name: str) -> None:
         name: of the model, for messages.
 
     Raises:
-        ModelError: the weights are quantized in a way that needs code from the hub.
+        ModelError: the weights are quantized in a way that needs code from the hub, or a number of layers, heads or
+            experts is so large that the model would never be built.
     """
     for one in _nested(config):
+        _check_counts(one, name)
         for what, own in (("_attn_implementation", _ATTENTION), ("_experts_implementation", _EXPERTS)):
             value = getattr(one, what, None)
             if value not in own:
@@ -51,6 +56,13 @@ def trust_nothing(config: Any, name: str) -> None:
         if getattr(one, "fusion_config", None) is not None:
             one.fusion_config = None
         _check_quantizer(one, name)
+
+
+def _check_counts(config: Any, name: str) -> None:
+    for key, value in vars(config).items():
+        counted = any(word in key for word in ("layer", "head", "expert"))
+        if counted and isinstance(value, int | float) and not abs(value) <= _MOST:
+            raise ModelError(f"config.json of {name} has {key}={value:.4g}, which is not allowed; at most {_MOST} is")
 
 
 def _check_quantizer(config: Any, name: str) -> None:
