@@ -40,7 +40,7 @@ def parse_bytes(text: str) -> int:
     Raises:
         ParameterError: the text is no positive number with one of the units B, KB, MB, GB, KiB, MiB, GiB.
     """
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMG]?i?B)\s*", text, flags=re.IGNORECASE)
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMG]i?B|B)\s*", text, flags=re.IGNORECASE)
     count = float(match[1]) * _UNITS[match[2].upper()] if match else 0.0
     if not math.isfinite(count) or count > MOST:
         raise ParameterError(f"{shown(text)} is too large a size; allowed are fewer than 2**63 bytes")

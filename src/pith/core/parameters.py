@@ -146,7 +146,11 @@ class Parametrised:
                 has = ", ".join(known) or "none"
                 hint = nearest(given, known)
                 raise ParameterError(f"{cls.name} has no parameter {shown(given, 60)}{hint}; it has: {has}")
-        return cls(**{name: _as_value(value) for name, value in values.items()})
+        hints, plain = typing.get_type_hints(cls), {name: _as_value(value) for name, value in values.items()}
+        for field in dataclasses.fields(cls):
+            if field.name in plain:
+                _check(cls.name, field, hints[field.name], plain[field.name])
+        return cls(**plain)
 
     @classmethod
     def parameters(cls) -> list[Parameter]:
