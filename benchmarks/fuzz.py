@@ -262,7 +262,7 @@ def main() -> int:
                     print(f"{failure.what} --only {failure.index}: {failure.why}\n    {failure.given}", flush=True)
             print(f"{len(indices)} in {time.perf_counter() - began:.0f} s", flush=True)
     for what, number in sorted(counts.items()):
-        print(f"{what:24} {number:6}")
+        print(f"{what:28} {number:6}")
     print(f"{len(failures)} failures")
     return 1 if failures else 0
 

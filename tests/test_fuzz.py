@@ -32,7 +32,7 @@ def test_texts_and_damaged_files_work_or_are_refused_in_one_line() -> None:
     options = ["--recipes", "250", "--files", "60"]
     done = subprocess.run([*command, *options], capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    counts = {line[:24].strip(): int(line[24:]) for line in done.stdout.splitlines() if line[24:].strip().isdigit()}
+    counts = {line[:28].strip(): int(line[28:]) for line in done.stdout.splitlines() if line[28:].strip().isdigit()}
     kinds = {name.rpartition(" ")[0] for name in counts}
     assert len(kinds) == 15
     assert sum(counts.values()) == 310
