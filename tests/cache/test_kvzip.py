@@ -181,6 +181,43 @@ def test_bytes_are_what_the_budget_says(name: str, dtype: torch.dtype, uniform: 
     assert recipe.methods[0].claimed(DenseCache(tokens=301)) == pytest.approx(60 / 301)
 
 
+@pytest.mark.parametrize("sink", [0, 1, 4, 8])
+@pytest.mark.parametrize("uniform", [True, False])
+def test_prompts_about_as_long_as_the_sink(sink: int, uniform: bool) -> None:
+    model = tiny("llama_gqa")
+    for length in range(1, 8):
+        prompt, decoded = tokens(1, length, seed=length), tokens(1, 3, seed=9)
+        dense, _ = read_and_decode(model, Recipe(), prompt, all_real(prompt), decoded)
+        for budget in (0.1, 0.5, 0.9, 1, 2, 3, 5, 50):
+            recipe = Recipe([KVzip(budget=budget, sink=sink, uniform=uniform)])
+            _, cache = read_and_decode(model, recipe, prompt, all_real(prompt), decoded[:, :0])
+            given = budget if isinstance(budget, int) else max(1, int(length * budget + 1e-6))
+            kept, always = min(given, length), min(given, length, sink)
+            held = [layer.store.positions[0].expand(2, -1) for layer in cache.served()]
+            assert sum(int((p >= 0).sum()) for p in held) == kept * 2 * len(held)
+            for heads in held:
+                assert all(set(range(always)) <= set(head.tolist()) for head in heads)
+            logits, _ = read_and_decode(model, recipe, prompt, all_real(prompt), decoded)
+            assert logits.isfinite().all()
+            if kept == length:
+                assert (logits - dense).abs().max() < 1e-4
+
+
+@pytest.mark.parametrize("budget", [0.1, 0.5, 1, 2, 3, 6])
+@pytest.mark.parametrize("uniform", [True, False])
+@pytest.mark.parametrize("lengths", [(1, 2, 3, 4, 5, 6), (2, 30, 1)])
+def test_short_rows_of_a_padded_batch(budget: float, uniform: bool, lengths: tuple[int, ...]) -> None:
+    model, recipe = tiny("llama_gqa"), Recipe([KVzip(budget=budget, uniform=uniform, chunk_size=8)])
+    rows, decoded = [tokens(1, n, seed=n) for n in lengths], tokens(len(lengths), 3, seed=1)
+    missing = [max(lengths) - n for n in lengths]
+    prompt = torch.cat([torch.nn.functional.pad(r, (m, 0)) for r, m in zip(rows, missing, strict=True)])
+    mask = torch.cat([torch.nn.functional.pad(all_real(r), (m, 0)) for r, m in zip(rows, missing, strict=True)])
+    together, _ = read_and_decode(model, recipe, prompt, mask, decoded)
+    for i, row in enumerate(rows):
+        alone, _ = read_and_decode(model, recipe, row, all_real(row), decoded[i : i + 1])
+        assert (together[i] - alone[0]).abs().max() < 1e-4
+
+
 def test_bytes_as_a_budget() -> None:
     model, prompt = tiny("llama_gqa"), tokens(1, 301)
     _, cache = read_and_decode(model, Recipe.parse("kvzip(budget='32KiB')"), prompt, all_real(prompt), prompt[:, :0])
