@@ -30,9 +30,10 @@ class KVzip(Retention):
         kept    = the best budget * layers * heads of all scores of all layers and heads       (authors' score.py)
 
     The budget is the kept share, as the authors' ratio; the first `sink` tokens are part of it, and a smaller budget
-    keeps the first of them. Heads and layers keep different numbers, and take just the memory of what they keep. The prompt is what the first forward reads: what is
-    read or decoded later is kept. Scoring reads the prompt once more, in its whole cache, and a pass is taken back
-    when it was scored; the places of prompt and chunk together must be within what the model can tell apart.
+    keeps the first of them. Heads and layers keep different numbers, and take just the memory of what they keep. The
+    prompt is what the first forward reads: what is read or decoded later is kept. Scoring reads the prompt once more,
+    in its whole cache, and a pass is taken back when it was scored; the places of prompt and chunk together must be
+    within what the model can tell apart.
 
     Deviates: a method has no tokenizer, so a pass is the chunk itself, behind the last `overlap` tokens before it; the
     authors put an instruction to repeat the context in front, which `instruction` can hold. Their sinks are the whole

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 import torch
-from transformers import GenerationConfig, TextStreamer
+from transformers import GenerationConfig, LogitsProcessorList, TextStreamer
 from transformers.utils import logging
 
 from pith.cli.generate import Options
@@ -15,6 +15,8 @@ from pith.measure import cache_bytes, weight_bytes
 from pith.models import Loaded, require_positions
 from pith.models.smaller import subject
 from pith.report.words import bytes_, seconds
+from pith.tasks.greedy import FiniteLogits
+from pith.tasks.text import encode
 
 
 class Stopwatch(TextStreamer):  # type: ignore[misc]
@@ -35,15 +37,15 @@ def stream(loaded: Loaded, recipe: Recipe, options: Options) -> str:
     """Streams what the model writes to stdout; returns the line that tells bytes and tokens per second.
 
     Raises:
-        InputError: the prompt is empty, it and what is to be written are longer than the model's positions, or
-            calibration texts cannot be read.
-        ModelError: a method cannot take the model.
+        InputError: the prompt is empty or holds bytes that are not UTF-8, it and what is to be written are longer than
+            the model's positions, or calibration texts cannot be read.
+        ModelError: a method cannot take the model, or its logits are not finite.
     """
     with Screen("changing weights", None) as screen:
         examined = subject(loaded, recipe, screen.part)
     model, tokenizer = examined.model, examined.tokenizer
-    inputs = tokenizer(options.prompt, return_tensors="pt", verbose=False).to(model.device)
-    read = inputs["input_ids"].shape[1]
+    prompt = encode(tokenizer, options.prompt, markup=True)
+    read = len(prompt)
     if not read:
         raise InputError("the prompt is empty; give the model something to go on with")
     # a method that places keys inside the cache writes past the model's positions; the others cannot
@@ -57,11 +59,11 @@ def stream(loaded: Loaded, recipe: Recipe, options: Options) -> str:
     )  # fmt: skip
     logging.set_verbosity_error()
     torch.manual_seed(options.seed)
-    watch = Stopwatch(tokenizer)
+    watch, ids = Stopwatch(tokenizer), torch.tensor([prompt], device=model.device)
     with examined.applied():
         out = model.generate(
-            input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], generation_config=settings,
-            streamer=watch,
+            input_ids=ids, attention_mask=torch.ones_like(ids), generation_config=settings, streamer=watch,
+            logits_processor=LogitsProcessorList([FiniteLogits(model)]),
         )  # fmt: skip
     line = summary(recipe, read, watch.times, cache_bytes(out.past_key_values))
     if not len(recipe.weights):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -12,8 +13,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pith.core import PithWarning
-from pith.tasks.stream import Stream
+from pith.core import InputError, PithWarning
+from pith.tasks.stream import Stream, not_finite
 
 Pair = tuple[tuple[int, ...], tuple[int, ...]]
 """A context and what follows it, as tokens; neither is empty."""
@@ -59,8 +60,14 @@ def log_likelihoods(
         told: how many pairs are done, and of how many.
 
     Raises:
-        ModelError: the model keeps no cache of what it has read.
+        InputError: a context or a continuation is empty, or a continuation is longer than `most`.
+        ModelError: the model keeps no cache of what it has read, or its logits are not finite.
     """
+    if not all(context and 0 < len(continuation) <= most for context, continuation in pairs):
+        raise InputError(
+            f"a context or an answer has no tokens, or an answer has more than the {most} tokens that the model reads; "
+            "use a tokenizer that keeps the two apart, or a model with more positions"
+        )
     found: dict[int, Answer] = {}
     rows = _rows(pairs, most)
     for _, group in groupby(rows, key=lambda row: len(row.context)):
@@ -107,6 +114,8 @@ def _read(model: Any, rows: Sequence[_Row], chunk: int) -> dict[int, Answer]:
             elif place < len(row.middle):
                 totals[number] += float(likely[number, row.middle[place]])
                 greedy[number] = greedy[number] and best[number] == row.middle[place]
+    if any(math.isnan(value) for value, _ in found.values()):
+        raise not_finite(model)
     return found
 
 

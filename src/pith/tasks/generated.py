@@ -16,6 +16,7 @@ from pith.tasks.generate import Example
 from pith.tasks.greedy import Prompt, greedy
 from pith.tasks.room import Room
 from pith.tasks.scoring import Match, calibration, score, share_interval
+from pith.tasks.text import encode
 
 TALK = 48
 """Tokens that a reply in a chat may have beside its answer."""
@@ -118,8 +119,8 @@ class Generated(Task):
     def _most(self, tokenizer: Any, example: Example) -> int:
         """The tokens of a reply: those of the answer, and more where it may be worded in another way."""
         prompt = example.context + example.question
-        whole, read = (len(tokenizer(text, verbose=False).input_ids) for text in (prompt + example.answer, prompt))
-        return (whole - read) * self.wordy + (TALK if self.chat else 0)
+        whole, read = (len(encode(tokenizer, text)) for text in (prompt + example.answer, prompt))
+        return max(whole - read, 1) * self.wordy + (TALK if self.chat else 0)
 
 
 def default(task: type[Task], name: str, value: Any) -> Any:
@@ -130,7 +131,7 @@ def default(task: type[Task], name: str, value: Any) -> Any:
 
 @lru_cache(maxsize=32)  # a comparison asks many recipes the same questions, and making them costs seconds
 def _examples(task: Generated, tokenizer: Any) -> tuple[Example, ...]:
-    room = Room(task.name, task.length, lambda text: len(tokenizer(text, verbose=False).input_ids), task.wordy)
+    room = Room(task.name, task.length, lambda text: len(encode(tokenizer, text)), task.wordy)
 
     def draw(index: int) -> Example:
         try:

@@ -12,11 +12,19 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
-from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaList
+from transformers import (
+    GenerationConfig,
+    LogitsProcessor,
+    LogitsProcessorList,
+    StoppingCriteria,
+    StoppingCriteriaList,
+)
 
 from pith.core import InputError, ModelError
 from pith.tasks.base import Progress, Query
-from pith.tasks.stream import last_only
+from pith.tasks.chat import render_chat
+from pith.tasks.stream import last_only, not_finite
+from pith.tasks.text import encode, special_in
 
 
 @dataclass(frozen=True)
@@ -46,7 +54,7 @@ class Prompt:
             chat: whether both stand as the user's words in the tokenizer's chat template.
 
         Raises:
-            InputError: the tokenizer has no chat template.
+            InputError: a text cannot be encoded, or the tokenizer has no chat template that can write these texts.
         """
         head, whole = (_in_template if chat else _plain)(tokenizer, context, question)
         common = takewhile(lambda pair: pair[0] == pair[1], zip(head, whole, strict=False))
@@ -78,8 +86,10 @@ def greedy(
         progress: told how it goes on.
 
     Raises:
-        ModelError: the model keeps no cache of what it has read, which "agnostic" needs.
+        InputError: a prompt has no tokens, or an "agnostic" one has no context or no question.
+        ModelError: the model keeps no cache of what it has read, which "agnostic" needs, or its logits are not finite.
     """
+    _require_tokens(tokenizer, prompts, query)
     texts = [""] * len(prompts)
     done = 0
     for batch in _batches(prompts, query, batch_size):
@@ -117,7 +127,7 @@ def _answered(model: Any, tokenizer: Any, prompts: Sequence[Prompt], query: Quer
         eos_token_id=getattr(getattr(model, "generation_config", None), "eos_token_id", None),
         use_cache=True,
     )
-    held: dict[str, Any] = {}
+    held: dict[str, Any] = {"logits_processor": LogitsProcessorList([FiniteLogits(model)])}
     if query == "agnostic":
         known = ids.shape[1] - len(prompts[0].question)
         held["past_key_values"] = _read(model, ids[:, :known], mask[:, :known])
@@ -126,6 +136,27 @@ def _answered(model: Any, tokenizer: Any, prompts: Sequence[Prompt], query: Quer
     out = model.generate(input_ids=ids, attention_mask=mask, generation_config=settings, **held)
     answers: list[list[int]] = out[:, ids.shape[1] :].tolist()
     return answers
+
+
+class FiniteLogits(LogitsProcessor):  # type: ignore[misc]
+    """Stop a generation whose logits are not finite, since their largest one is not the likeliest token.
+
+    Args:
+        model: the model that generates, for the message.
+    """
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        """Return the logits as they are; minus infinity is allowed for a token that cannot come.
+
+        Raises:
+            ModelError: a row has a NaN or an infinite logit, or no token that can come.
+        """
+        if not bool(scores.amax(dim=-1).isfinite().all()):  # NaN is larger than any number
+            raise not_finite(self._model)
+        return scores
 
 
 class _Stopped(StoppingCriteria):  # type: ignore[misc]
@@ -147,15 +178,15 @@ class _Stopped(StoppingCriteria):  # type: ignore[misc]
         return torch.tensor(done, device=input_ids.device)
 
 
-def require_template(tokenizer: Any) -> None:
-    """Refuses a tokenizer without a chat template.
-
-    Raises:
-        InputError: it has none.
-    """
-    if not getattr(tokenizer, "chat_template", None):
+def _require_tokens(tokenizer: Any, prompts: Sequence[Prompt], query: Query) -> None:
+    """Raise an error if a prompt has nothing to read."""
+    name = type(tokenizer).__name__
+    if any(not p.context and not p.question for p in prompts):
+        raise InputError(f"a prompt is empty: it has no text, and {name} adds no token before it; give it some text")
+    if query == "agnostic" and not all(p.context and p.question for p in prompts):
         raise InputError(
-            f"chat=True is not allowed: the tokenizer {type(tokenizer).__name__} has no chat template; allowed is False"
+            f"query='agnostic' needs a context and a question of one token or more, and {name} makes one token of both "
+            "or none of one; allowed is query='aware'"
         )
 
 
@@ -179,19 +210,19 @@ def _padded(rows: Sequence[Sequence[int]], pad: int, device: Any) -> tuple[Tenso
 
 
 def _plain(tokenizer: Any, context: str, question: str) -> tuple[list[int], list[int]]:
-    def encode(text: str) -> list[int]:
-        return list(tokenizer(text, verbose=False).input_ids)
-
-    return encode(context), encode(context + question)
+    return encode(tokenizer, context), encode(tokenizer, context + question)
 
 
 def _in_template(tokenizer: Any, context: str, question: str) -> tuple[list[int], list[int]]:
-    require_template(tokenizer)
-    words = [{"role": "user", "content": context + question}]
-    text: str = tokenizer.apply_chat_template(words, tokenize=False, add_generation_prompt=True)
-    head = text[: text.rindex(question.rstrip())]
-
-    def encode(part: str) -> list[int]:
-        return list(tokenizer(part, add_special_tokens=False, verbose=False).input_ids)
-
-    return encode(head), encode(text)
+    text = render_chat(tokenizer, [{"role": "user", "content": context + question}])
+    name, asked = type(tokenizer).__name__, question.rstrip()
+    if text.count(asked) != (context + question).count(asked):
+        raise InputError(f"the chat template of {name} does not write a message once as it is; allowed is chat=False")
+    if spelled := special_in(tokenizer, context + question):
+        raise InputError(
+            f"chat=True is not allowed for a text that holds {spelled[0]!r}, which {name} reads as a special token; "
+            "remove it from the text, or choose chat=False"
+        )
+    head = text[: text.rindex(asked)]
+    # the template has written special tokens, also those that begin a sequence
+    return encode(tokenizer, head, begin=False, markup=True), encode(tokenizer, text, begin=False, markup=True)

@@ -10,9 +10,11 @@ from typing import Any
 
 from pith.core import PithWarning
 from pith.tasks.base import Progress
+from pith.tasks.chat import render_chat
 from pith.tasks.continuation import log_likelihoods
 from pith.tasks.greedy import Prompt, greedy
 from pith.tasks.harness import harness
+from pith.tasks.text import encode
 
 POSITIONS = 2048
 """Tokens that a model is taken to read where it does not say, as in the harness."""
@@ -70,18 +72,12 @@ class _Answering:
         """A text's tokens; the one that begins a sequence comes once, also where the text states it."""
         if add_special_tokens is None and string.startswith(self.tokenizer.bos_token or "\0"):
             add_special_tokens = False
-        special = {} if add_special_tokens is None else {"add_special_tokens": add_special_tokens}
-        return list(self.tokenizer(string, verbose=False, **special).input_ids)
+        # special tokens may be spelled in it: the harness passes on what a chat template has written
+        return encode(self.tokenizer, string, begin=add_special_tokens is not False, markup=True)
 
     def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
         """Turns of a talk as one text; without a prompt for the next one, the last turn is left open."""
-        text: str = self.tokenizer.apply_chat_template(
-            chat_history,
-            tokenize=False,
-            add_generation_prompt=add_generation_prompt,
-            continue_final_message=not add_generation_prompt,
-        )
-        return text
+        return render_chat(self.tokenizer, chat_history, answer=add_generation_prompt)
 
     @property
     def tokenizer_name(self) -> str:

@@ -24,7 +24,12 @@ def wilson_interval(hits: float | int, n: int) -> tuple[float, float]:
 
 
 def t_interval(values: Sequence[float], level: float = LEVEL) -> tuple[float, float]:
-    """Student's interval of the mean of at least two independent values: mean -+ t s / sqrt(n)."""
+    """Student's interval of the mean of at least two independent values: mean -+ t s / sqrt(n).
+
+    It is infinite if a value is not finite.
+    """
+    if not all(map(math.isfinite, values)):
+        return -math.inf, math.inf
     mean, half = fmean(values), t_quantile(len(values) - 1, level) * stdev(values) / math.sqrt(len(values))
     return mean - half, mean + half
 

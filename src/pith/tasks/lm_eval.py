@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from pith.core import InputError, param
 from pith.models import Subject
 from pith.tasks.base import Calibration, Progress, Quality, Query, Task
-from pith.tasks.greedy import require_template
+from pith.tasks.chat import require_template
 from pith.tasks.harness import Scored, examples_of, load, oracle_and_chance
 from pith.tasks.harness_model import harness_model
 from pith.tasks.interval import t_interval

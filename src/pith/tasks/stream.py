@@ -20,6 +20,15 @@ def last_only(model: Any) -> dict[str, int]:
     return {"logits_to_keep": 1} if "logits_to_keep" in inspect.signature(model.forward).parameters else {}
 
 
+def not_finite(model: Any) -> ModelError:
+    """Return the error of a model whose logits hold a NaN or an infinite number."""
+    dtype = str(getattr(model, "dtype", "its dtype")).removeprefix("torch.")
+    return ModelError(
+        f"{type(model).__name__} in {dtype} computes logits that are not finite (NaN or infinite) under this recipe; "
+        "use a dtype with a wider range, such as float32, or another recipe"
+    )
+
+
 class Stream:
     """A batch of equally long sequences that a model reads part by part; nothing in them is padding.
 

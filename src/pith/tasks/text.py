@@ -5,9 +5,9 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any
 
-from pith.weights.encoding import beginning, encode
+from pith.weights.encoding import beginning, encode, special_in
 
-__all__ = ["beginning", "encode", "tokens_of"]
+__all__ = ["beginning", "encode", "special_in", "tokens_of"]
 
 
 @lru_cache(maxsize=4)  # every recipe of a comparison reads the same text

@@ -17,7 +17,7 @@ from pith.core import InputError, param, read_text
 from pith.models import Subject, require_positions
 from pith.tasks.base import Calibration, Progress, Quality, Task
 from pith.tasks.heldout import heldout_text
-from pith.tasks.stream import Stream
+from pith.tasks.stream import Stream, not_finite
 from pith.tasks.text import beginning, tokens_of
 
 
@@ -56,6 +56,7 @@ class Windows(Task):
 
         Raises:
             InputError: the file cannot be read, or the text is too short or the windows too long.
+            ModelError: the model keeps no cache of what it has read, or its logits are not finite.
         """
         require_positions(subject.model, self.length + self.scored, f"{self.name}: length + scored")
         windows, losses = self.windows(subject.tokenizer), []
@@ -106,7 +107,13 @@ class Windows(Task):
 
     def _starts(self, tokenizer: Any) -> list[int]:
         tokens = len(tokens_of(tokenizer, self._read()))
-        size, part = self.length + self.scored - len(beginning(tokenizer)), tokens // self.count
+        begin = len(beginning(tokenizer))
+        if begin >= self.length:
+            raise InputError(
+                f"{self.name}: length={self.length} is too short; allowed is more than the {begin} tokens "
+                "with which the tokenizer begins a sequence"
+            )
+        size, part = self.length + self.scored - begin, tokens // self.count
         if part < size:
             fit = tokens // size
             allowed = f"are at most {fit}" if fit > 1 else "is a longer text, or shorter windows"
@@ -129,7 +136,10 @@ class Windows(Task):
         for start in range(0, self.scored - 1, self.chunk):
             end = min(start + self.chunk, self.scored - 1)
             losses.append(_loss(stream.read_each(targets[:, start:end]), targets[:, start + 1 : end + 1]))
-        return torch.cat(losses, dim=1)
+        found = torch.cat(losses, dim=1)
+        if bool(found.isnan().any()):
+            raise not_finite(model)
+        return found
 
 
 def _loss(

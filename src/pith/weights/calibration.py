@@ -17,6 +17,7 @@ from torch import Tensor
 
 from pith.core import InputError, Method, read_text, shown
 from pith.weights.duplicate import aligned
+from pith.weights.encoding import beginning, encode
 from pith.weights.model_hash import model_hash
 
 BUILTIN = "builtin"
@@ -139,7 +140,7 @@ def calibration(
         tokenizer: the model's.
         text: the path of a text file, or "builtin": sources of Python's library, with their documentation.
         sequences: how many.
-        length: tokens of each, with the one that begins a sequence, if the tokenizer has one.
+        length: tokens of each, with those that begin a sequence, if the tokenizer adds any.
         progress: told how a method goes on.
         folder: where unfinished work is kept.
 
@@ -149,9 +150,12 @@ def calibration(
     for name, value, least in (("sequences", sequences, 1), ("length", length, 2)):
         if value < least:
             raise InputError(f"{name}={value} makes no sense; allowed is {least} or more")
-    begin = tokenizer("").input_ids[:1]
-    tokens = tokenizer(_read(text), add_special_tokens=False, verbose=False).input_ids
+    begin, tokens = list(beginning(tokenizer)), encode(tokenizer, _read(text), begin=False)
     size = length - len(begin)
+    if size < 1:
+        raise InputError(
+            f"length={length} is too short; allowed is more than the {len(begin)} tokens that begin a sequence"
+        )
     if len(tokens) < sequences * size:
         raise InputError(
             f"calibration of {sequences} sequences of {length} tokens needs {sequences * size} tokens, and the text "

@@ -28,7 +28,7 @@ def encode(tokenizer: Any, text: str, *, begin: bool = True, markup: bool = Fals
         InputError: the text cannot be written in UTF-8, or it spells a special token that the tokenizer cannot read as
             plain text.
     """
-    spelled = [] if markup else [one for one in special_strings(tokenizer, len(tokenizer)) if one in text]
+    spelled = [] if markup else special_in(tokenizer, text)
     ids = _ids(tokenizer, text, add_special_tokens=False, **({"split_special_tokens": True} if spelled else {}))
     if spelled:
         found = set(tokenizer.convert_ids_to_tokens(sorted(set(ids)))) & set(spelled) - {tokenizer.unk_token}
@@ -57,8 +57,13 @@ def beginning(tokenizer: Any) -> tuple[int, ...]:
     )
 
 
+def special_in(tokenizer: Any, text: str) -> list[str]:
+    """Return the special tokens that are spelled in a text."""
+    return [one for one in _special(tokenizer, len(tokenizer)) if one in text]
+
+
 @lru_cache(maxsize=8)  # a tokenizer builds this list anew each time
-def special_strings(tokenizer: Any, size: int) -> tuple[str, ...]:
+def _special(tokenizer: Any, size: int) -> tuple[str, ...]:
     """Return the spellings of a tokenizer's special tokens; `size` is its number of tokens, for the cache."""
     added = getattr(tokenizer, "added_tokens_decoder", {}).values()
     return tuple(sorted({*(one.content for one in added if one.special), *tokenizer.all_special_tokens} - {""}))

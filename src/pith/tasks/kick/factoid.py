@@ -13,6 +13,7 @@ from pith.tasks.base import Calibration, Progress, Quality, Query, Task
 from pith.tasks.greedy import Prompt, greedy
 from pith.tasks.kick.facts import Fact, drawn, facts
 from pith.tasks.scoring import share_interval
+from pith.tasks.text import encode
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,8 +66,6 @@ def score(reply: str, fact: Fact) -> float:
 
 
 def _prompt(tokenizer: Any, fact: Fact) -> Prompt:
-    read, whole = (
-        len(tokenizer(text, verbose=False).input_ids) for text in (fact.question, fact.question + fact.answer)
-    )
+    read, whole = (len(encode(tokenizer, text)) for text in (fact.question, fact.question + fact.answer))
     # one token more, so that it is seen whether the word ends
     return Prompt.of(tokenizer, "", fact.question, max(whole - read, 1) + 1)
