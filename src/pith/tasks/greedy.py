@@ -95,7 +95,7 @@ def greedy(
     for batch in _batches(prompts, query, batch_size):
         rows = [prompts[index] for index in batch]
         for index, answer in zip(batch, _answered(model, tokenizer, rows, query), strict=True):
-            text = tokenizer.decode(answer[: prompts[index].most], skip_special_tokens=True)
+            text = _decode(tokenizer, answer[: prompts[index].most])
             for stop in prompts[index].stop:
                 text = text.partition(stop)[0]
             texts[index] = text
@@ -173,7 +173,7 @@ class _Stopped(StoppingCriteria):  # type: ignore[misc]
 
     def __call__(self, input_ids: Tensor, scores: Any, **_: Any) -> Tensor:
         """Of each row, whether it is done."""
-        texts = [self._tokenizer.decode(row, skip_special_tokens=True) for row in input_ids[:, self._begin :].tolist()]
+        texts = [_decode(self._tokenizer, row) for row in input_ids[:, self._begin :].tolist()]
         done = [any(stop in text for stop in p.stop) for p, text in zip(self._prompts, texts, strict=True)]
         return torch.tensor(done, device=input_ids.device)
 
@@ -188,6 +188,15 @@ def _require_tokens(tokenizer: Any, prompts: Sequence[Prompt], query: Query) -> 
             f"query='agnostic' needs a context and a question of one token or more, and {name} makes one token of both "
             "or none of one; allowed is query='aware'"
         )
+
+
+def _decode(tokenizer: Any, ids: list[int]) -> str:
+    """Return an answer as text; ids that only the model knows, whose rows may be padded, are left out."""
+    try:
+        text: str = tokenizer.decode(ids, skip_special_tokens=True)
+    except (ValueError, TypeError, LookupError):  # tokenizers in Python look them up
+        text = tokenizer.decode([one for one in ids if one < len(tokenizer)], skip_special_tokens=True)
+    return text
 
 
 def _read(model: Any, ids: Int[Tensor, "batch tokens"], mask: Int[Tensor, "batch tokens"]) -> Any:
