@@ -82,7 +82,8 @@ def test_chance_is_the_same_each_time_and_leaves_no_trace(template: str) -> None
 
 def test_the_last_message_may_be_left_open() -> None:
     tokenizer = with_template(
-        "{% for m in messages %}[{{ m.role }}]{{ m.content }}[end]{% endfor %}{% if add_generation_prompt %}[a]{% endif %}"
+        "{% for m in messages %}[{{ m.role }}]{{ m.content }}[end]{% endfor %}"
+        "{% if add_generation_prompt %}[a]{% endif %}"
     )
     assert render_chat(tokenizer, MESSAGES) == "[user]hi[end][a]"
     assert render_chat(tokenizer, MESSAGES, answer=False) == "[user]hi"

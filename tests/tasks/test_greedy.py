@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import copy
+import math
 from functools import cache
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-from transformers import GPT2Config, GPT2LMHeadModel
+from tokenizers import Tokenizer
+from tokenizers.models import BPE
+from tokenizers.processors import TemplateProcessing
+from transformers import ByT5Tokenizer, GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
 import pith
 from contracts.tiny import MAKERS, tiny, tokens
@@ -110,18 +115,55 @@ def test_two_texts_are_the_tokens_of_one() -> None:
 
 
 def test_a_token_over_the_border_is_the_questions() -> None:
-    words = [".\n", ".", "\n", "a", "b", "$"]
-
-    def merging(text: str, verbose: bool) -> SimpleNamespace:
-        ids = []
-        while text:
-            ids.append(next(i for i, word in enumerate(words) if text.startswith(word)))
-            text = text[len(words[ids[-1]]) :]
-        return SimpleNamespace(input_ids=[*ids, words.index("$")])  # and a token that ends every text
-
-    prompt = Prompt.of(merging, "ab.", "\nb", 1)
+    words = ["<unk>", "#", "a", "b", ".", "\n", ".\n"]
+    made = Tokenizer(BPE({word: i for i, word in enumerate(words)}, [(".", "\n")], unk_token="<unk>"))
+    # and a token that ends every text, which no prompt has
+    made.post_processor = TemplateProcessing(single="$A #", special_tokens=[("#", 1)])
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=made, eos_token="#")
+    assert tokenizer("ab.\nb").input_ids == [2, 3, 6, 3, 1]
+    prompt = Prompt.of(tokenizer, "ab.", "\nb", 1)
     assert [words[i] for i in prompt.context] == ["a", "b"]
-    assert [words[i] for i in prompt.question] == [".\n", "b", "$"]
+    assert [words[i] for i in prompt.question] == [".\n", "b"]
+
+
+@pytest.mark.parametrize("query", ["aware", "agnostic"])
+def test_a_prompt_without_tokens_is_refused(query: Query) -> None:
+    with pytest.raises(InputError, match="a prompt is empty"):
+        greedy(tiny("llama_gqa"), Spelled(), [*prompts([(4, 2)]), Prompt((), (), 2)], query)
+
+
+@pytest.mark.parametrize("prompt", [Prompt((), (5, 6), 2), Prompt((5, 6), (), 2)])
+def test_an_agnostic_question_needs_a_context_and_a_question(prompt: Prompt) -> None:
+    with pytest.raises(InputError, match="query='agnostic' needs a context and a question of one token or more"):
+        greedy(tiny("llama_gqa"), Spelled(), [prompt], "agnostic")
+    assert len(greedy(tiny("llama_gqa"), Spelled(), [prompt])[0].split()) == 2
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+@pytest.mark.parametrize("query", ["aware", "agnostic"])
+def test_logits_that_are_not_finite_are_no_answer(bad: float, query: Query) -> None:
+    model = copy.deepcopy(tiny("llama_gqa"))
+    model.lm_head.weight.data[7] = bad
+    with pytest.raises(ModelError, match="LlamaForCausalLM in float32 computes logits that are not finite") as caught:
+        greedy(model, Spelled(), prompts([(9, 3), (14, 3)]), query)
+    assert len(str(caught.value)) < 300
+
+
+def test_a_token_that_cannot_come_is_no_mistake() -> None:
+    model = copy.deepcopy(tiny("llama_gqa"))
+    asked = prompts([(9, 3), (14, 3)])
+    free = greedy(model, Spelled(), asked)
+    best = int(free[0].split()[0])
+    model.lm_head.register_forward_hook(lambda module, given, out: out.index_fill(-1, torch.tensor([best]), -math.inf))
+    assert str(best) not in greedy(model, Spelled(), asked)[0].split()
+
+
+def test_tokens_that_only_the_model_has_are_left_out_of_an_answer() -> None:
+    tokenizer, model = ByT5Tokenizer(), copy.deepcopy(tiny("llama_gqa"))
+    model.resize_token_embeddings(600)
+    model.lm_head.weight.data.zero_()
+    model.lm_head.bias = torch.nn.Parameter(torch.zeros(600).index_fill(0, torch.tensor([599]), 1.0))
+    assert greedy(model, tokenizer, prompts([(9, 3)])) == [""]
 
 
 TEMPLATE = (

@@ -146,7 +146,7 @@ def test_the_model_is_better_than_chance() -> None:
         ("empty", b"", "do not fit into a text of 0; allowed is a longer text, or shorter windows"),
         ("short", b"a few words", "do not fit into a text of"),
         ("none", None, "cannot be read"),
-        ("binary", b"\xff\xfe\xff", "no text"),
+        ("binary", b"\xff\xfe\xff", "it is not UTF-8"),
     ],
 )
 def test_a_text_that_will_not_do(tmp_path: Path, name: str, content: bytes | None, why: str) -> None:

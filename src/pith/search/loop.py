@@ -80,6 +80,8 @@ class Search:
         self._weights, self._held = 0, 0  # of what was tried last, its cache after the prompt
         self.dense_memory = self._weighed(self._dense)
         self._answers: dict[tuple[str, str], Quality] = {}
+        for task in aim.tasks:
+            task.check_length(loaded.model)  # making examples of a length that no model reads may take minutes
         self.calibrations = {str(task): task.calibrate(loaded.tokenizer) for task in (*self._few, *aim.tasks)}
 
     def run(self, trials: int, minutes: float | None = None) -> list[Tried]:

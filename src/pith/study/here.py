@@ -48,7 +48,12 @@ class Here:
         return answer(self.loaded, recipe, task, batch_size=self.batch_size, progress=self.progress)
 
     def calibrate(self, task: Task) -> Calibration:
-        """What an oracle and a guesser score on a task."""
+        """What an oracle and a guesser score on a task.
+
+        Raises:
+            InputError: the task needs more tokens than the model reads, or cannot be made.
+        """
+        task.check_length(self.loaded.model)  # making examples of a length that no model reads may take minutes
         return task.calibrate(self.loaded.tokenizer)
 
     def prepare(self, recipe: Recipe) -> None:

@@ -74,6 +74,13 @@ class Task(Parametrised, ABC):
         """Whether its question is seen before the cache is made smaller; None where there is no question."""
         return None
 
+    def check_length(self, model: Any) -> None:
+        """Raise an error if the model has too few positions for the task, before any text is made or encoded.
+
+        Raises:
+            InputError: the task needs more tokens than the model reads.
+        """
+
     @abstractmethod
     def calibrate(self, tokenizer: Any) -> Calibration:
         """What an oracle and a guesser score on the same examples; nothing is run.

@@ -84,6 +84,14 @@ class Generated(Task):
             for e in self.examples(tokenizer)
         ]
 
+    def check_length(self, model: Any) -> None:
+        """Raise an error if the length is past the model's positions.
+
+        Raises:
+            InputError: it is.
+        """
+        require_positions(model, self.length, f"{self.name}: length={self.length}")
+
     def run(self, subject: Subject, batch_size: int = 8, progress: Progress | None = None) -> Quality:
         """Measures the subject; `scores` are from 0 to 1.
 
@@ -91,7 +99,7 @@ class Generated(Task):
             InputError: the length is past the model's positions, or there can be no such examples.
             ModelError: the model keeps no cache, which a query-agnostic question needs.
         """
-        require_positions(subject.model, self.length, f"{self.name}: length={self.length}")
+        self.check_length(subject.model)
         examples, prompts = self.examples(subject.tokenizer), self.prompts(subject.tokenizer)
         longest = max(len(p.context) + len(p.question) + p.most for p in prompts)
         require_positions(subject.model, longest, f"{self.name}: length={self.length} with its reply")

@@ -51,6 +51,14 @@ class Windows(Task):
     def quality(self, losses: Float[Tensor, "count scored"], tokenizer: Any) -> Quality:
         """The score of negative log-likelihoods, in nats, of every scored token."""
 
+    def check_length(self, model: Any) -> None:
+        """Raise an error if a window is longer than the model's positions.
+
+        Raises:
+            InputError: it is.
+        """
+        require_positions(model, self.length + self.scored, f"{self.name}: length + scored")
+
     def run(self, subject: Subject, batch_size: int = 8, progress: Progress | None = None) -> Quality:
         """Measures the subject; see `quality` for what `scores` and `curve` are.
 
@@ -58,7 +66,7 @@ class Windows(Task):
             InputError: the file cannot be read, or the text is too short or the windows too long.
             ModelError: the model keeps no cache of what it has read, or its logits are not finite.
         """
-        require_positions(subject.model, self.length + self.scored, f"{self.name}: length + scored")
+        self.check_length(subject.model)
         windows, losses = self.windows(subject.tokenizer), []
         with subject.applied() as model:
             for start in range(0, self.count, batch_size):
