@@ -29,11 +29,10 @@ class KVzip(Retention):
         score_j = max_{i in the pass, query heads of the group} softmax(q_i [K_sink, K_chunk, K_pass]^T / sqrt(d))_j
         kept    = the best budget * layers * heads of all scores of all layers and heads       (authors' score.py)
 
-    The budget is the kept share, as the authors' ratio; the first `sink` tokens are part of it, and a smaller budget
-    keeps the first of them. Heads and layers keep different numbers, and take just the memory of what they keep. The
-    prompt is what the first forward reads: what is read or decoded later is kept. Scoring reads the prompt once more,
-    in its whole cache, and a pass is taken back when it was scored; the places of prompt and chunk together must be
-    within what the model can tell apart.
+    The budget is the kept share, as the authors' ratio; the first `sink` tokens come first in it. Heads and layers keep
+    different numbers, and take just the memory of what they keep. The prompt is what the first forward reads: what is
+    read or decoded later is kept. Scoring reads the prompt once more, in its whole cache, and a pass is taken back
+    when it was scored; the places of prompt and chunk together must be within what the model can tell apart.
 
     Deviates: a method has no tokenizer, so a pass is the chunk itself, behind the last `overlap` tokens before it; the
     authors put an instruction to repeat the context in front, which `instruction` can hold. Their sinks are the whole
@@ -184,9 +183,7 @@ class _Repetition(Companion):
     def _drop(
         self, layers: Sequence[LayerCache], real: Bool[Tensor, "batch slot"], limit: Int[Tensor, " batch"]
     ) -> None:
-        # a limit below `sink` keeps as many of the first tokens, the same ones in every layer and head
-        first = real & (real.cumsum(dim=-1) <= limit.clamp(max=self._method.sink).unsqueeze(-1))
-        # infinite for these, minus infinite for padding; there are no others if no row is longer than `sink`
+        first = real & (real.cumsum(dim=-1) <= limit.clamp(max=self._method.sink).unsqueeze(-1))  # in every head
         fixed = torch.where(first, float("inf"), torch.where(real, 0.0, float("-inf"))).unsqueeze(1)
         scores = [
             self._scores.pop(layer.index, fixed.new_zeros(())) + fixed.expand(-1, layer.store.key_column.heads, -1)
