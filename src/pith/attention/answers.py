@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
@@ -14,7 +14,7 @@ from pith.attention.reader import Reader
 from pith.attention.reading import Reading
 from pith.attention.rotary import Rotary
 from pith.attention.storage import Storage
-from pith.core import ModelError, Recipe
+from pith.core import Recipe
 
 
 @dataclass(frozen=True)
@@ -38,9 +38,14 @@ class Answers:
     device: torch.device | None = None
 
 
-def answers_of(
-    model: Any, index: int, recipe: Recipe, seat: tuple[int, int], rotaries: dict[str | None, Rotary]
-) -> Answers:
+class Rotations(Protocol):
+    """What knows how each layer of a model rotates."""
+
+    def of(self, index: int) -> Rotary:
+        """The rotation of a layer; raises `ModelError` where keys cannot be placed at other positions."""
+
+
+def answers_of(model: Any, index: int, recipe: Recipe, seat: tuple[int, int], rotations: Rotations) -> Answers:
     """The recipe's methods as they act in one layer."""
     retention, storage, reading = (recipe.answer(c.question) for c in (Retention, Storage, Reading))
     evictor = reader = rotary = None
@@ -50,7 +55,7 @@ def answers_of(
     if isinstance(reading, Reading):
         raw, reader = raw or reading.raw, Reader(reading)
     if raw or turns:
-        rotary = _rotary(model, index, rotaries)
+        rotary = rotations.of(index)
     if isinstance(retention, Retention):
         placed = rotary is not None and retention.renumbers and not raw
         evictor = Evictor(retention, seat, Placement(rotary) if rotary is not None and placed else None)
@@ -67,18 +72,3 @@ def answers_of(
 def _away(model: Any) -> torch.device | None:
     """Main memory, where the model is elsewhere."""
     return None if model.device.type == "cpu" else torch.device("cpu")
-
-
-def _rotary(model: Any, index: int, made: dict[str | None, Rotary]) -> Rotary:
-    """The rotary embedding of a layer, one for all layers of a type."""
-    config = model.config.get_text_config(decoder=True)
-    rotates: list[int] | None = getattr(config, "no_rope_layers", None)  # which is 1 where a layer does rotate
-    if rotates and not rotates[index]:
-        raise ModelError(
-            f"layer {index} of {type(model).__name__} has no rotary positions, so its keys cannot be placed at others"
-        )
-    types: list[str] | None = getattr(config, "layer_types", None)
-    kind = types[index] if types else None
-    if kind not in made:
-        made[kind] = Rotary(model, kind)
-    return made[kind]

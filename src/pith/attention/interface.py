@@ -14,9 +14,21 @@ from pith.attention import in_flight
 from pith.attention.attend import attend, attend_causally, causal_mask
 from pith.attention.call import Call
 from pith.attention.layer import LayerCache
+from pith.core import ModelError
 
 NAME = "pith"
 """The word for `model.set_attn_implementation`."""
+
+
+_USED = frozenset({"position_ids", "softcap", "s_aux", "is_causal"})
+_WITHOUT_EFFECT = frozenset(
+    {
+        "sliding_window",  # which the mask has
+        *("cache_position", "position_embeddings", "token_type_ids", "num_items_in_batch", "logits_to_keep", "labels"),
+        *("use_cache", "return_dict", "output_attentions", "output_hidden_states", "output_router_logits"),
+    }
+)
+"""What a model may hand to its attention function and what does not change the result."""
 
 
 def register() -> None:
@@ -39,7 +51,16 @@ def attention(
 
     Returns:
         The output as [batch, query, query_head, value_dim], and None: attention weights are not handed out.
+
+    Raises:
+        ModelError: the model hands over something that may change the result and that Pith does not know.
     """
+    for name in sorted(kwargs.keys() - _USED - _WITHOUT_EFFECT):
+        if kwargs[name] is not None and kwargs[name] is not False:
+            raise ModelError(
+                f"{type(module).__name__} hands {name!r} to its attention function, which Pith does not know; Pith "
+                "does not serve models whose attention takes more than queries, keys, values and a mask"
+            )
     call = Call(
         module=module,
         mask=attention_mask,
@@ -51,10 +72,10 @@ def attention(
     )
     layer: LayerCache | None = in_flight.take(getattr(module, "layer_idx", None))
     if layer is not None:
-        return layer.attend(call, query, key, value).transpose(1, 2), None
+        return layer.attend(call, query, key, value).transpose(1, 2).contiguous(), None
     causal = kwargs.get("is_causal")
     causal = getattr(module, "is_causal", True) if causal is None else causal
-    return _without_pith(call, query, key, value, bool(causal)).transpose(1, 2), None
+    return _without_pith(call, query, key, value, bool(causal)).transpose(1, 2).contiguous(), None
 
 
 def _without_pith(call: Call, query: Tensor, key: Tensor, value: Tensor, causal: bool) -> Tensor:
@@ -68,6 +89,11 @@ def _without_pith(call: Call, query: Tensor, key: Tensor, value: Tensor, causal:
         real = seen[:, None, -key.shape[2] :].bool()
         seen = causal_mask(query.shape[2], key.shape[2], real, query.device)
     elif seen is not None and seen.dtype != torch.bool:
+        if bool(((seen != 0) & (seen > torch.finfo(seen.dtype).min / 2)).any()):
+            raise ModelError(
+                f"{type(call.module).__name__} adds a mask with values other than 0 and -inf to its attention logits, "
+                "which Pith does not serve"
+            )
         seen = seen == 0
     return attend(query, key, value, seen, call.scaling, call.softcap, call.sinks, call.dropout)
 

@@ -264,7 +264,7 @@ class LayerCache(CacheLayerMixin):  # type: ignore[misc]
     def _rotor(self, call: Call, positions: Int[Tensor, "batch 1 new"]) -> Rotor | None:
         if self.answers.rotary is None:
             return None
-        return Rotor(self.answers.rotary, call.module, text_positions(call)[:, -1:] - positions[:, 0, -1:])
+        return Rotor(self.answers.rotary, text_positions(call)[:, -1:] - positions[:, 0, -1:])
 
     def _note_padding(self, valid: Bool[Tensor, "batch new"] | None, prefill: bool) -> Tensor | None:
         """Notes whether a row has padding; gives what is valid, or None where no row ever had any."""

@@ -42,7 +42,7 @@ class Placement:
             return
         moved = self.raw.shape[2]
         tables = self._rotary.tables_before(text_positions(call), store.length, moved, self.raw)
-        store.keys[:, :, :moved] = self._rotary.rotate(call.module, self.raw, tables)
+        store.keys[:, :, :moved] = self._rotary.rotate(self.raw, tables)
         self._stale = False
 
     def turn_back(
@@ -58,7 +58,7 @@ class Placement:
         newest = store.positions[:, 0, -1:]
         text = store.positions[:, 0].gather(-1, first[:, 0]) + (text_positions(call)[:, -1:] - newest)
         tables = self._rotary.tables(text.clamp(min=0).long(), store.keys)
-        raw = self._rotary.unrotate(call.module, store.keys.gather(2, wide), tables)
+        raw = self._rotary.unrotate(store.keys.gather(2, wide), tables)
         if self.raw is None or not self.raw.shape[2]:
             return raw
         known = self.raw.shape[2]

@@ -17,7 +17,7 @@ from pith.attention.companion import accompany
 from pith.attention.eviction import Retention
 from pith.attention.interface import NAME
 from pith.attention.layer import LayerCache
-from pith.attention.rotary import Rotary
+from pith.attention.self_check import check
 from pith.attention.support import plan_layers, set_attention
 from pith.core import InputError, PithWarning, Recipe
 
@@ -34,6 +34,7 @@ class AttentionRuntime:
             ModelError: the model or one of its layers cannot be served; the message says why.
         """
         plain, left_alone = plan_layers(model)
+        rotations = check(model)
         reasons = sorted(set(left_alone.values()))
         if left_alone and len(recipe):
             layers = ", ".join(map(str, left_alone))
@@ -47,9 +48,8 @@ class AttentionRuntime:
         cache = PithCache(plain.layers, left_alone)
         served = [index for index in range(len(plain.layers)) if index not in left_alone]
         cache_id = next(_cache_ids)
-        rotaries: dict[str | None, Rotary] = {}
         for seat, index in enumerate(served):
-            answers = answers_of(model, index, recipe, (seat, len(served)), rotaries)
+            answers = answers_of(model, index, recipe, (seat, len(served)), rotations)
             cache.layers[index] = LayerCache(index, len(plain.layers), cache_id, answers)
         set_attention(model, NAME)
         retention = recipe.answer(Retention.question)
