@@ -11,7 +11,8 @@ from contracts.steps import step as made
 from contracts.test_eviction_laws import all_real, read_and_decode
 from contracts.tiny import tiny, tokens
 from pith.attention import Step
-from pith.attention.rotary import Rotary, Rotor
+from pith.attention.rotary import Rotor
+from pith.attention.self_check import check
 from pith.cache.expected_attention import ExpectedAttention
 from pith.core import ModelError, Recipe
 
@@ -56,8 +57,7 @@ def prompt(name: str, kv_heads: int, length: int, empty: int) -> tuple[Step, tor
     """A step of two rows, the second of which begins with padding, and its queries before their rotation."""
     torch.manual_seed(0)
     model = tiny(name)
-    module = next(m for m in model.modules() if type(m).__name__.endswith("Attention") and hasattr(m, "layer_idx"))
-    rotor = Rotor(Rotary(model, None), module, torch.zeros(2, 1, dtype=torch.long))
+    rotor = Rotor(check(model).of(0), torch.zeros(2, 1, dtype=torch.long))
     positions = torch.stack([torch.arange(length), (torch.arange(length) - empty).clamp(min=-1)])[:, None].int()
     query = torch.randn(2, 4, length, DIM) + torch.randn(1, 4, 1, DIM)
     query[1, :, :empty] = 9.0

@@ -60,7 +60,7 @@ class OneLayer:
         rotary = self.layer.answers.rotary
         assert rotary is not None
         tables = rotary.tables(positions, query)
-        query, keys = rotary.rotate(self.module, query, tables), rotary.rotate(self.module, keys, tables)
+        query, keys = rotary.rotate(query, tables), rotary.rotate(keys, tables)
         outs, start = [], self.layer.seen
         for length in lengths:
             own, start = slice(start, start + length), start + length

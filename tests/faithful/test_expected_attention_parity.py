@@ -14,7 +14,8 @@ import transformers as hf
 from contracts.steps import step
 from pith.attention import Step
 from pith.attention.evictor import best
-from pith.attention.rotary import Rotary, Rotor
+from pith.attention.rotary import Rotor
+from pith.attention.self_check import check
 from pith.cache.expected_attention import ExpectedAttention
 
 FIXTURE = json.loads((Path(__file__).parent / "expected_attention.json").read_text())
@@ -47,7 +48,7 @@ def prompt(case: dict[str, Any]) -> Step:
     if case["q_norm"] is not None:
         module.q_norm.weight.data = torch.tensor(case["q_norm"])
         query = module.q_norm(query).detach()
-    rotor = Rotor(Rotary(built, None), module, torch.zeros(1, 1, dtype=torch.long))
+    rotor = Rotor(check(built.eval()).of(0), torch.zeros(1, 1, dtype=torch.long))
     rotated = rotor.rotate(query, torch.arange(case["length"])[None, None])
     return step(rotated, torch.tensor(case["keys"])[None], torch.tensor(case["values"])[None], rotor=rotor)
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
@@ -38,15 +39,10 @@ class Answers:
     device: torch.device | None = None
 
 
-class Rotations(Protocol):
-    """What knows how each layer of a model rotates."""
-
-    def of(self, index: int) -> Rotary:
-        """The rotation of a layer; raises `ModelError` where keys cannot be placed at other positions."""
-
-
-def answers_of(model: Any, index: int, recipe: Recipe, seat: tuple[int, int], rotations: Rotations) -> Answers:
-    """The recipe's methods as they act in one layer."""
+def answers_of(
+    model: Any, index: int, recipe: Recipe, seat: tuple[int, int], rotation_of: Callable[[int], Rotary]
+) -> Answers:
+    """The recipe's methods as they act in one layer; `rotation_of` gives a layer's rotation where a method needs it."""
     retention, storage, reading = (recipe.answer(c.question) for c in (Retention, Storage, Reading))
     evictor = reader = rotary = None
     raw = turns = False
@@ -55,7 +51,7 @@ def answers_of(model: Any, index: int, recipe: Recipe, seat: tuple[int, int], ro
     if isinstance(reading, Reading):
         raw, reader = raw or reading.raw, Reader(reading)
     if raw or turns:
-        rotary = rotations.of(index)
+        rotary = rotation_of(index)
     if isinstance(retention, Retention):
         placed = rotary is not None and retention.renumbers and not raw
         evictor = Evictor(retention, seat, Placement(rotary) if rotary is not None and placed else None)

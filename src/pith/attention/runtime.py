@@ -49,7 +49,7 @@ class AttentionRuntime:
         served = [index for index in range(len(plain.layers)) if index not in left_alone]
         cache_id = next(_cache_ids)
         for seat, index in enumerate(served):
-            answers = answers_of(model, index, recipe, (seat, len(served)), rotations)
+            answers = answers_of(model, index, recipe, (seat, len(served)), rotations.of)
             cache.layers[index] = LayerCache(index, len(plain.layers), cache_id, answers)
         set_attention(model, NAME)
         retention = recipe.answer(Retention.question)
