@@ -87,7 +87,7 @@ def test_a_family_stands_beside_a_recipe(model: str, tmp_path: Path) -> None:
         (["--lengths", "512,many"], "'many' is no length"),
         (["--at-bytes", "2"], "'2' is no size"),
         (["--store", "mysql://me:hidden@host/db"], "mysql cannot hold results"),
-        (["--from", "none/run.json"], "none/run.json: No such file"),
+        (["--from", "none/run.json"], "'none/run.json' cannot be read: there is no such file"),
     ],
 )
 def test_a_mistake_is_one_line(words: list[str], says: str, tmp_path: Path) -> None:
@@ -207,7 +207,8 @@ def test_recipes_meet_measured_bytes_or_are_left_out(model: str, tmp_path: Path)
 def test_a_study_is_repeated_by_its_record(model: str, tmp_path: Path) -> None:
     words = ["--recipe", "snapkv", *OPTIONS, "--seed", "7", "--out", str(tmp_path / "first"), "--json"]
     first = json.loads(pith_("compare", model, *words).stdout)
-    repeated = pith_("compare", "--from", first["run"], "--out", str(tmp_path / "again"), "--json")
+    assert "name the model in the command as well" in refused("compare", "--from", first["run"])
+    repeated = pith_("compare", model, "--from", first["run"], "--out", str(tmp_path / "again"), "--json")
     assert repeated.exit_code == 0, repeated.output
     again = json.loads(repeated.stdout)
     assert again["tasks"] == first["tasks"]
@@ -217,23 +218,44 @@ def test_a_study_is_repeated_by_its_record(model: str, tmp_path: Path) -> None:
         assert {t: a["quality"] for t, a in mine["answers"].items()} == {
             t: a["quality"] for t, a in other["answers"].items()
         }
-    there = pith_("compare", "--from", first["run"])
+    there = pith_("compare", "--from", first["run"], "--trust-files")
     assert "2/2 snapkv(budget=0.5): stored earlier" in there.stderr
     assert (tmp_path / "first" / "run.json").read_text() == (tmp_path / "again" / "run.json").read_text()
 
 
-@pytest.mark.parametrize(
-    ("words", "says"), [(["builtin2"], "goes without a model"), (["--seed", "1"], "goes without --seed")]
-)
-def test_a_repetition_takes_no_other_question(words: list[str], says: str, model: str, tmp_path: Path) -> None:
+def recorded(folder: Path, **changes: object) -> str:
     record = {
-        "command": "pith compare", "model": model, "recipes": ["dense"], "tasks": ["needle()"], "refused": {},
-        "settings": {"length": 64, "seed": 0, "batch_size": 1, "dtype": "auto"}, "hashes": {"model": "0123"},
-        "files": {}, "environment": {},
+        "command": "pith compare", "model": "builtin", "recipes": ["dense"], "tasks": ["needle()"], "refused": {},
+        "settings": {"length": 64, "seed": 0, "batch_size": 1, "dtype": "auto"},
+        "hashes": {"model": "0" * 16, "tokenizer": "0" * 16, "heldout": "0" * 16}, "files": {}, "environment": {},
     }  # fmt: skip
-    (tmp_path / "run.json").write_text(json.dumps(record))
-    assert says in refused("compare", *words, "--from", str(tmp_path / "run.json"))
-    assert "has other weights: its hash is" in refused("compare", "--from", str(tmp_path / "run.json"))
+    path = folder / "run.json"
+    path.write_text(json.dumps({**record, **changes}))
+    return str(path)
+
+
+def test_a_repetition_takes_no_other_question(model: str, tmp_path: Path) -> None:
+    path = recorded(tmp_path)
+    assert "goes without --seed" in refused("compare", "--seed", "1", "--from", path)
+    assert "has other weights: its hash is" in refused("compare", "--from", path)
+    assert "has other weights: its hash is" in refused("compare", model, "--from", path)
+    assert "it has no hash of the heldout" in refused("compare", "--from", recorded(tmp_path, hashes={}))
+
+
+def test_a_record_runs_no_code_that_lies_beside_it(tmp_path: Path) -> None:
+    mark = tmp_path / "executed"
+    (tmp_path / "evil.py").write_text(f"open({str(mark)!r}, 'w').close()\ndef f(doc): return 'x'\n")
+    (tmp_path / "evil.yaml").write_text(
+        "task: evil\ndataset_path: json\ndoc_to_text: !function evil.f\ndoc_to_target: x\noutput_type: generate_until\n"
+    )
+    path = recorded(tmp_path, tasks=[f"lm_eval(task='evil', include={str(tmp_path)!r})"])
+    line = refused("compare", "--from", path, "--out", str(tmp_path / "out"))
+    assert "files in it can run code; if you trust whoever wrote run.json, add --trust-files" in line
+    assert not mark.exists()
+    line = refused("compare", "--from", path, "--out", str(tmp_path / "out"), "--trust-files")
+    assert "it has no hash of" in line
+    assert not mark.exists()
+    assert not (tmp_path / "out").exists()
 
 
 def test_ctrl_c_with_workers_ends_them_and_leaves_no_claim(model: str, tmp_path: Path) -> None:

@@ -37,7 +37,7 @@ def test_a_measurement_is_its_pieces() -> None:
 
 
 def test_numbers_that_json_cannot_say() -> None:
-    broken = Quality(math.inf, -math.inf, math.nan, 1, (math.nan, math.inf))
+    broken = Quality(math.inf, -math.inf, math.nan, 2, (math.nan, math.inf))
     text = to_json(dataclasses.replace(ANSWER, quality=broken))
     json.loads(text, parse_constant=pytest.fail)
     assert repr(from_json(Answer, text).quality) == repr(broken)

@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import shlex
-import signal
-import subprocess
-import sys
-import time
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -24,7 +19,6 @@ from pith.search import fit, loop, space
 from pith.search.aim import Aim
 from pith.search.sought import Sought
 from pith.study import Here, Store, Study, tasks_with
-from search import fits
 from search.fits import CACHE, GOOD, LENGTH, TASKS, Noted, fitted, share, unmeasured, weighed
 
 TRIALS = 14
@@ -144,49 +138,6 @@ def test_where_the_dense_model_meets_all_limits_nothing_is_searched(loaded: Load
         study, sought = fitted(tmp_path, watch, 1 << 40, 5, loaded)
     assert (sought.found, sought.tried, watch.trying) == ("dense", (), [])
     assert list(study.measurements) == ["dense"]
-
-
-def test_killed_at_any_moment_it_goes_on_and_tries_nothing_twice(tmp_path: Path, limit: int, loaded: Loaded) -> None:
-    log, folder = tmp_path / "log", tmp_path / "study"
-    command = [sys.executable, fits.__file__, str(folder), str(log), str(limit), "9"]
-    environment = os.environ | {"PYTHONPATH": str(Path(fits.__file__).parents[1])}
-    for done in (3, 8):
-        child = subprocess.Popen(command, env=environment)
-        try:
-            while child.poll() is None and (not log.exists() or len(log.read_text().splitlines()) < done):
-                time.sleep(0.01)
-            child.send_signal(signal.SIGKILL)
-            assert child.wait() == -signal.SIGKILL
-        finally:
-            child.kill()
-    logged, watch = log.read_text().splitlines(), Noted()
-    with unmeasured():
-        _, sought = fitted(folder, watch, limit, 9, loaded)
-    # a kill takes at most the line of the recipe in hand, whose outcome was stored or is tried again
-    assert len(set(logged)) == len(logged) >= 8
-    assert not set(logged) & set(watch.trying)
-    assert set(logged) <= {t.recipe for t in sought.tried}
-    assert len({t.recipe for t in sought.tried}) == len(sought.tried) <= len(logged) + len(watch.trying) + 2
-    assert sought.found is not None
-
-
-def test_what_ends_the_process_twice_is_given_up(loaded: Loaded, limit: int, tmp_path: Path) -> None:
-    class Killed(BaseException):
-        """What nothing catches, as a kill is not caught."""
-
-    def poison(subject: Subject, prompt: object, tokens: int = 32) -> Run:
-        if str(subject.recipe) == "deco_quant()" and tokens > 1:
-            raise Killed
-        return weighed(subject, prompt, tokens)
-
-    with unmeasured(poison):
-        for _ in range(2):
-            with pytest.raises(Killed):
-                fitted(tmp_path, Noted(), limit, 9, loaded)
-        _, sought = fitted(tmp_path, Noted(), limit, 9, loaded)
-    [lost] = [t for t in sought.tried if t.memory is None]
-    assert lost.recipe == "deco_quant()"
-    assert lost.given_up == "the process ended twice while it was tried"
 
 
 def test_methods_that_the_model_cannot_take_are_not_tried(loaded: Loaded, limit: int, tmp_path: Path) -> None:

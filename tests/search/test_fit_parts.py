@@ -114,8 +114,10 @@ def test_an_aim_that_makes_no_sense_is_one_line(
         fit.fit(loaded, aim, store, Noted())
 
 
-def test_a_database_that_fails_is_one_line() -> None:
+def test_a_database_that_fails_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from pith.search.proposals import Proposals
 
-    with pytest.raises(StoreError, match="cannot be read or written"):
-        Proposals("sqlite:////nowhere/at/all/study.sqlite", "a search", 0)
+    with Store(tmp_path) as store:
+        monkeypatch.setattr(store, "url", "sqlite:////nowhere/at/all/study.sqlite")
+        with pytest.raises(StoreError, match="cannot be read or written"):
+            Proposals(store, "me", "a search", 0)

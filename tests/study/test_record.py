@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pith.core import InputError, ModelError, PithWarning, Recipe, StoreError
+from pith.core import InputError, ModelError, PithError, PithWarning, Recipe, StoreError
 from pith.core.sources import file_hash
 from pith.models import Loaded, load
 from pith.study import Question, Record, Settings, ask, read_record, record, tasks_with, write_record
@@ -47,19 +47,6 @@ def test_what_is_written_is_read_and_says_everything(loaded: Loaded, tmp_path: P
     assert [p.name for p in path.parent.iterdir()] == ["run.json"]
 
 
-def test_a_file_that_changed_or_went_is_a_mistake(loaded: Loaded, tmp_path: Path) -> None:
-    text = tmp_path / "text.txt"
-    text.write_text("one")
-    found = made(loaded, text)
-    found.require_files()
-    text.write_text("another")
-    with pytest.raises(InputError, match="is not what it was"):
-        found.require_files()
-    text.unlink()
-    with pytest.raises(InputError, match="is not there"):
-        found.require_files()
-
-
 @pytest.mark.parametrize(("name", "error"), [("model", ModelError), ("tokenizer", ModelError), ("heldout", InputError)])
 def test_another_model_or_text_is_a_mistake(loaded: Loaded, name: str, error: type[Exception]) -> None:
     found = made(loaded)
@@ -81,7 +68,9 @@ def test_other_versions_and_processors_are_noted(loaded: Loaded, recwarn: pytest
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("no json", "is no run.json"),
+        ("no json", "is no run.json: it is not JSON"),
+        ('{"environment":' * 3000, "is no run.json: it is not JSON"),
+        ('{"layout": 1' + "0" * 5000 + "}", "is no run.json: it is not JSON"),
         ("[1]", "is no run.json"),
         ('{"layout": 99}', "newer Pith"),
         ('{"layout": 1, "command": "pith"}', "is no run.json: model: Field required"),
@@ -93,8 +82,56 @@ def test_a_file_that_is_no_record_is_one_line(tmp_path: Path, text: str, says: s
     with pytest.raises(InputError, match=says) as error:
         read_record(path)
     assert "\n" not in str(error.value)
-    with pytest.raises(InputError, match="No such file"):
+    with pytest.raises(InputError, match="there is no such file"):
         read_record(tmp_path / "none.json")
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("command", 1), ("command", None), ("model", ""), ("model", "a\0b"), ("model", "a\nb"), ("model", ["builtin"]),
+        ("recipes", []), ("recipes", "dense"), ("recipes", [1]), ("tasks", "needle"), ("tasks", {"needle": 1}),
+        ("refused", {"tova()": 1}), ("refused", []), ("hashes", {"model": "0123"}), ("hashes", {"model": "X" * 16}),
+        ("hashes", {"model": None}), ("files", {"a": "0" * 63}), ("files", {"a\0": "0" * 64}),
+        ("environment", {"torch": {"version": 2}}), ("environment", 3), ("environment", {"torch": [1]}),
+        ("settings", {}), ("settings", None), ("layout", "1"), ("layout", None), ("layout", 10**400),
+        ("settings.length", 0), ("settings.length", "64"), ("settings.length", 64.5), ("settings.length", True),
+        ("settings.length", 2**63), ("settings.length", -(10**30)), ("settings.seed", -1), ("settings.batch_size", 0),
+        ("settings.dtype", 16), ("settings.peak", "yes"), ("settings.at_bytes", 7), ("settings.at_latency", 0),
+        ("settings.at_latency", float("nan")), ("settings.at_latency", float("inf")), ("settings.calibration", "a\0b"),
+        ("settings.calibration", 1), ("settings.calibration_sequences", 0), ("settings.calibration_length", 1),
+        ("command", "\ud800"),
+    ],
+)  # fmt: skip
+def test_a_value_that_cannot_be_is_one_line(loaded: Loaded, tmp_path: Path, field: str, value: object) -> None:
+    path = write_record(made(loaded), tmp_path)
+    data = json.loads(path.read_text())
+    place, _, name = field.rpartition(".")
+    (data[place] if place else data)[name] = value
+    path.write_text(json.dumps(data))
+    with pytest.raises(InputError, match=r"run\.json") as error:
+        read_record(path)
+    assert "\n" not in str(error.value)
+    assert len(str(error.value)) < 300
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "says"),
+    [
+        ("recipes", ("snapkv()",), "must begin with 'dense'"),
+        ("recipes", ("dense", "snapkv()", "snapkv"), "name each recipe once"),
+        ("recipes", ("dense", "no_such_method"), "no method is called 'no_such_method'"),
+        ("recipes", ("dense", "none.toml"), "this is no recipe"),
+        ("tasks", ("no_such_task",), "no task is called 'no_such_task'"),
+        ("tasks", ("needle(query='agnostic')", "vt(query='aware')"), "their scores do not compare"),
+        ("tasks", ("needle(\0)",), "this is no list of tasks"),
+    ],
+)
+def test_recipes_and_tasks_that_cannot_be_are_refused(
+    loaded: Loaded, field: str, value: tuple[str, ...], says: str
+) -> None:
+    with pytest.raises(PithError, match=says):
+        replace(made(loaded), **{field: value}).parsed()  # type: ignore[arg-type]
 
 
 def test_it_is_written_whole_or_not_at_all(loaded: Loaded, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

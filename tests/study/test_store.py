@@ -5,24 +5,18 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from pith.core import Recipe, StoreError
-from pith.measure import Costs
+from pith.measure import Answer, Costs
 from pith.study import Store
 from study.fakes import measurement
+from study.filled import ANSWER, DENSE, filled
 from study.postgres import PASSWORD
-
-DENSE = measurement(Recipe()).costs
-
-
-def filled(directory: Path) -> Path:
-    with Store(directory) as store:
-        store.put("key", DENSE, {"recipe": "dense"})
-    return directory / "study.sqlite"
 
 
 def test_what_is_put_is_there_after_reopening(where: str) -> None:
@@ -55,10 +49,12 @@ def test_two_processes_may_hold_one_store(where: str) -> None:
 
 
 def test_numbers_that_json_does_not_know_come_back(where: str) -> None:
-    nothing = replace(DENSE, speed=replace(DENSE.speed, decode=float("inf")))
+    broken = replace(ANSWER.quality, value=float("inf"), high=float("inf"), scores=(float("inf"),) * ANSWER.quality.n)
     with Store(where) as store:
-        store.put("key", nothing, {})
-        assert store.get(Costs, "key") == nothing
+        store.put("key", replace(ANSWER, quality=broken), {})
+        found = store.get(Answer, "key", (0.0, float("inf")))
+        assert found is not None
+        assert found.quality == broken
 
 
 def test_a_piece_is_one_workers_at_a_time(where: str) -> None:
@@ -101,81 +97,54 @@ def test_only_one_of_many_gets_a_claim(where: str) -> None:
             assert sum(workers.map(claim, range(4))) == 1
 
 
-def test_a_file_that_is_no_database_is_refused_and_left_alone(tmp_path: Path) -> None:
-    path = tmp_path / "study.sqlite"
-    path.write_bytes(b"these are somebody's notes\n" * 100)
-    before = path.read_bytes()
-    with pytest.raises(StoreError, match="damaged") as error:
-        Store(tmp_path)
-    assert "\n" not in str(error.value)
-    assert path.read_bytes() == before
-
-
-@pytest.mark.parametrize("keep", [0.5, 0.9])
-def test_a_truncated_file_is_refused_and_left_alone(tmp_path: Path, keep: float) -> None:
-    path = filled(tmp_path)
-    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * keep)])
-    before = path.read_bytes()
-    with pytest.raises(StoreError, match="damaged"):
-        Store(tmp_path)
-    assert path.read_bytes() == before
-
-
-def test_a_damaged_page_is_found_at_once(tmp_path: Path) -> None:
-    path = filled(tmp_path)
-    whole = bytearray(path.read_bytes())
-    whole[4096 : 4096 + 64] = b"\xff" * 64
-    path.write_bytes(whole)
-    with pytest.raises(StoreError, match="damaged"):
-        Store(tmp_path)
-
-
-def test_a_row_that_is_no_measurement_is_said_and_kept(tmp_path: Path) -> None:
-    path = filled(tmp_path)
-    database = sqlite3.connect(path)
-    with database:
-        database.execute("UPDATE pith_piece SET result = '{}'")
-    database.close()
-    with Store(tmp_path) as store, pytest.raises(StoreError, match="damaged"):
-        store.get(Costs, "key")
+@pytest.mark.parametrize("ahead", [3600.0, 1e300])
+def test_a_claim_whose_clock_lies_ahead_does_not_last_for_ever(tmp_path: Path, ahead: float) -> None:
     with Store(tmp_path) as store:
-        assert len(store) == 1
+        assert store.claim("key", "early", dead=60)
+        with closing(sqlite3.connect(tmp_path / "study.sqlite")) as database, database:
+            database.execute("UPDATE pith_claim SET beat = beat + ?", (ahead,))
+        assert store.claim("key", "heir", dead=60)
+        assert not store.claim("key", "another", dead=60)
+        assert store.holder("key") == "heir"
 
 
-def test_a_newer_layout_is_refused_and_left_alone(tmp_path: Path) -> None:
-    path = filled(tmp_path)
-    database = sqlite3.connect(path)
-    database.execute("PRAGMA user_version = 99")
-    database.close()
-    before = path.read_bytes()
-    with pytest.raises(StoreError, match="newer Pith"):
-        Store(tmp_path)
-    assert path.read_bytes() == before
+def test_one_claim_of_several_is_released(where: str) -> None:
+    with Store(where) as store:
+        for key in ("one", "two"):
+            assert store.claim(key, "mine", dead=60)
+        store.release("mine", "one")
+        assert store.claims("mine") == {"two"}
+        assert store.holder("one") is None
 
 
-def test_another_programs_database_is_refused_and_left_alone(tmp_path: Path) -> None:
-    path = tmp_path / "study.sqlite"
-    database = sqlite3.connect(path)
-    database.execute("CREATE TABLE holidays (day TEXT)")
-    database.commit()
-    database.close()
-    before = path.read_bytes()
-    with pytest.raises(StoreError, match="no results file of Pith"):
-        Store(tmp_path)
-    assert path.read_bytes() == before
+def test_who_waits_for_a_lock_learns_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pith.study.store.SOON", 0.05)
+    path, said = filled(tmp_path), list[str]()
+    with closing(sqlite3.connect(path, isolation_level=None)) as other, Store(tmp_path, 0.5, said.append) as store:
+        store.put("unlocked", DENSE, {})
+        assert said == []
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(StoreError, match=r"database is locked \(waited 0\.5 s\); end the other program"):
+            store.put("locked", DENSE, {})
+        other.execute("ROLLBACK")
+        assert len(said) == 1
+        assert f"{path} has not answered for 0.05 s: another program may be writing to it" in said[0]
+        store.put("locked", DENSE, {})
+        assert len(store) == 3
 
 
-def test_a_folder_that_is_a_file_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "taken").write_text("mine")
-    with pytest.raises(StoreError, match="it is a file"):
-        Store(tmp_path / "taken")
-    assert (tmp_path / "taken").read_text() == "mine"
-
-
-def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "taken").write_text("mine")
-    with pytest.raises(StoreError, match="cannot hold the results"):
-        Store(tmp_path / "taken" / "below")
+def test_a_lock_that_ends_in_time_costs_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pith.study.store.SOON", 0.05)
+    path, said = filled(tmp_path), list[str]()
+    with (
+        closing(sqlite3.connect(path, isolation_level=None, check_same_thread=False)) as other,
+        Store(tmp_path, 60, said.append) as store,
+    ):
+        other.execute("BEGIN IMMEDIATE")
+        threading.Timer(0.3, other.execute, ["ROLLBACK"]).start()
+        store.put("another", DENSE, {})
+        assert len(store) == 2
+    assert len(said) == 1
 
 
 def test_a_file_that_cannot_be_written_is_refused_before_anything_is_measured(tmp_path: Path) -> None:
@@ -187,26 +156,6 @@ def test_a_file_that_cannot_be_written_is_refused_before_anything_is_measured(tm
             Store(tmp_path, patience=0.01)
     finally:
         other.close()
-
-
-def test_a_folder_in_the_place_of_the_file_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "study.sqlite").mkdir()
-    with pytest.raises(StoreError, match="cannot be read or written"):
-        Store(tmp_path)
-
-
-def test_a_store_of_whole_measurements_is_refused_and_left_alone(tmp_path: Path) -> None:
-    path = tmp_path / "study.sqlite"
-    database = sqlite3.connect(path)
-    database.executescript(
-        "CREATE TABLE measurement (key TEXT PRIMARY KEY, made TEXT, question TEXT, result TEXT) STRICT;"
-        f"PRAGMA application_id = {int.from_bytes(b'pith')}; PRAGMA user_version = 1;"
-    )
-    database.close()
-    before = path.read_bytes()
-    with pytest.raises(StoreError, match=r"older Pith .*it was left as it is: name another folder"):
-        Store(tmp_path)
-    assert path.read_bytes() == before
 
 
 def test_the_file_is_durable_and_in_wal_mode(tmp_path: Path) -> None:

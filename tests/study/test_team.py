@@ -3,6 +3,8 @@ from __future__ import annotations
 import os
 import random
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections import Counter
@@ -18,7 +20,7 @@ from pith.core import InputError, ModelError, Recipe
 from pith.core.errors import PithError
 from pith.measure import Answer
 from pith.study import Elsewhere, Here, Measurer, Question, Store, Team, Workers, ask, compare, tasks_with
-from pith.study.work import job, work
+from pith.study.work import is_gone, job, work, worker_name
 from pith.tasks import Task
 from study.fakes import Fake, question
 from study.killed import MakeNoted, Quiet, many
@@ -213,3 +215,14 @@ def test_a_worker_answers_as_the_model_here_does(tmp_path: Path) -> None:
             assert store.get(Answer, asked.key(recipe, tasks[0])) == here.answer(recipe, tasks[0])
     with pytest.raises(ModelError, match="another model"):
         Elsewhere("builtin", "torch.float32", "cpu", "another", 2)()
+
+
+def test_a_worker_whose_process_ended_here_is_known_to_be_gone() -> None:
+    mine = worker_name()
+    assert not is_gone(mine)
+    with subprocess.Popen([sys.executable, "-c", ""]) as child:
+        child.wait()
+    machine, _, rest = mine.rsplit("-", 2)
+    assert is_gone(f"{machine}-{child.pid}-{rest}")
+    for other in (f"elsewhere-{child.pid}-{rest}", "", "nobody", "a-b-c", f"{machine}-{'9' * 400}-x", f"{machine}-x-y"):
+        assert not is_gone(other), other

@@ -69,11 +69,19 @@ class Options:
     repeat: Annotated[
         Path | None, typer.Option("--from", help="Repeat a study by its run.json, such as results/run.json.")
     ] = None
+    trust_files: Annotated[
+        bool,
+        typer.Option(
+            "--trust-files",
+            help="With --from: open the files and folders that run.json names (model, texts, gates, task files of "
+            "lm_eval). Such task files can run code: only for a run.json whose writer you trust.",
+        ),
+    ] = False
     json: Annotated[bool, typer.Option("--json", help="Print JSON only.")] = False
 
 
-_WITH_REPEAT = ("workers", "ray", "out", "store", "repeat", "json")
-"""The options that say where and how; all others say what, which a repeated study says itself."""
+_WITH_REPEAT = ("model", "workers", "ray", "out", "store", "repeat", "trust_files", "json")
+"""The options that say where and how, and the model, whose hash is compared; a repeated study says all others."""
 
 
 def run(options: Options) -> None:
@@ -81,7 +89,7 @@ def run(options: Options) -> None:
 
     Each result is stored when it is made: the same command, run again, goes on where it was stopped.
     """
-    from pith.cli.command import command_line, source
+    from pith.cli.command import command_line, say, source
     from pith.cli.show import print_json, print_study
     from pith.cli.watch import TerminalWatch
     from pith.models import load
@@ -89,12 +97,12 @@ def run(options: Options) -> None:
     from pith.study import Here, Store, ask, compare, read_record, record, write_record
 
     repeated = read_record(options.repeat) if options.repeat else None
-    options = _as_recorded(options, repeated) if repeated else options
     recipes, tasks = repeated.parsed() if repeated else _chosen(options)
+    options = _as_recorded(options, repeated, recipes, tasks) if repeated else options
     # a repeated study keeps the command that asked it first
     command = repeated.command if repeated else command_line()
     settings, out = _settings(options), options.out or OUT
-    with Store(options.store or out) as store:
+    with Store(options.store or out, say=say) as store:
         loaded = replace(load(options.model, options.dtype), source=source(options), kept=out / KEPT)
         with TerminalWatch(len(recipes)) as watch:
             refused: dict[str, str] = dict(repeated.refused) if repeated else {}
@@ -134,22 +142,24 @@ def _chosen(options: Options) -> tuple[tuple[Recipe, ...], tuple[Task, ...]]:
     return grid(options.recipe or (), parse_budgets(options.budgets), options.family or ()), tasks
 
 
-def _as_recorded(options: Options, record: Record) -> Options:
-    """The options with what a recorded study was asked; its files must be what they were."""
+def _as_recorded(options: Options, record: Record, recipes: tuple[Recipe, ...], tasks: tuple[Task, ...]) -> Options:
+    """The options with what a recorded study was asked; what it names is opened only where the user allows it."""
     from pith.core import InputError
+    from pith.study.trust import require_complete, require_own_files, require_trusted
 
-    for field in fields(Options):
-        if field.name not in _WITH_REPEAT and getattr(options, field.name) != field.default:
-            word = "a model" if field.name == "model" else f"--{field.name.replace('_', '-')}"
-            raise InputError(f"--from repeats a study as it was; it goes without {word}")
-    record.require_files()
+    defaults = {field.name: field.default for field in fields(Options)}
+    for name, usual in defaults.items():
+        if name not in _WITH_REPEAT and getattr(options, name) != usual:
+            raise InputError(f"--from repeats a study as it was; it goes without --{name.replace('_', '-')}")
+    named = options.model != defaults["model"]
+    out = options.out or (options.repeat or OUT).parent
+    if not options.trust_files:
+        require_trusted(record, recipes, tasks, model_named=named)
+        require_own_files(out)
+    require_complete(record, recipes, tasks)
     settings = record.settings
-    return replace(
-        options, model=record.model, length=settings.length, seed=settings.seed, batch_size=settings.batch_size,
-        dtype=settings.dtype, peak=settings.peak, at_bytes=settings.at_bytes, at_latency=settings.at_latency,
-        calibration=settings.calibration, calibration_sequences=settings.calibration_sequences,
-        calibration_length=settings.calibration_length, out=options.out or (options.repeat or OUT).parent,
-    )  # fmt: skip
+    recorded = {field.name: getattr(settings, field.name) for field in fields(settings)}
+    return replace(options, model=options.model if named else record.model, out=out, **recorded)
 
 
 def _settings(options: Options) -> Any:

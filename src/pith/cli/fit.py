@@ -65,7 +65,7 @@ def run(options: Options) -> None:
     The best of what was tried is measured afresh on examples that the search has not seen. Exits with 0 when a recipe
     meets every limit then, and with 1 when none does: the nearest is named. The same command goes on after a stop.
     """
-    from pith.cli.command import command_line, source
+    from pith.cli.command import command_line, say, source
     from pith.cli.fit_watch import TerminalFitWatch
     from pith.cli.show import print_json
     from pith.core import parse_bytes
@@ -87,7 +87,7 @@ def run(options: Options) -> None:
         batch_size=options.batch_size,
         among=tuple(filter(None, (word.strip() for word in options.among.split(",")))),
     )
-    with Store(options.store or options.out) as store:
+    with Store(options.store or options.out, say=say) as store:
         loaded = replace(load(options.model, options.dtype), source=source(options))
         with TerminalFitWatch() as watch:
             study, sought = fit(loaded, aim, store, watch, trials=options.trials, minutes=options.minutes)

@@ -214,18 +214,65 @@ def to_json(thing: Costs | Answer | Measurement) -> str:
     return json.dumps(_plain(asdict(thing)), allow_nan=False)
 
 
-def from_json(kind: type[Piece], text: str) -> Piece:
-    """The piece that `to_json` wrote.
+def from_json(kind: type[Piece], text: str, scores: tuple[float, float] = (-math.inf, math.inf)) -> Piece:
+    """Return the piece that `to_json` wrote.
+
+    Args:
+        kind: the piece's class.
+        text: the JSON.
+        scores: the least and the largest score that an example can have.
 
     Raises:
-        ValueError: the text is no such piece.
+        ValueError: the text is no such piece, or holds a value that no measurement gives.
     """
     try:
-        return TypeAdapter(kind).validate_json(text)
+        piece = TypeAdapter(kind).validate_json(text)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
         raise ValueError(f"this is no {kind.__name__.lower()}: {where} {first['msg']}") from error
+    require_costs(piece) if isinstance(piece, Costs) else require_quality(piece.quality, scores)
+    return piece
+
+
+def require_costs(costs: Costs) -> None:
+    """Refuse costs that no measurement gives.
+
+    Raises:
+        ValueError: a time is not a finite number above 0, or a number of bytes is negative or too large.
+    """
+    held, speed, memory, bandwidth = costs.bytes, costs.speed, costs.memory, costs.bandwidth
+    sizes = [held.prefill, held.decoded, held.dense_decoded, memory.weights, memory.peak, memory.dense_peak]
+    sizes += [memory.dense_weights, bandwidth.read if bandwidth else None]
+    above = [speed.prefill, speed.dense_prefill, speed.prefill_ratio, speed.decode, speed.dense_decode]
+    above += [speed.decode_ratio, bandwidth.copy if bandwidth else 1.0]
+    achieved = bandwidth.achieved if bandwidth else None
+    possible = {
+        "bytes": all(0 <= size < 2**63 for size in sizes if size is not None) and 0 < held.dense_prefill < 2**63,
+        "tokens": 0 < held.tokens < 2**63 and 0 < speed.runs < 2**63,
+        "times": all(0 < value < math.inf for value in above),
+        "a spread": 0 <= speed.spread < math.inf and 0 <= speed.prefill_spread < math.inf,
+        "a claimed share": 0 <= held.claimed < math.inf,
+        "a bandwidth": achieved is None or 0 <= achieved < math.inf,
+    }
+    if wrong := [what for what, may_be in possible.items() if not may_be]:
+        raise ValueError(f"{wrong[0]} that no measurement gives")
+
+
+def require_quality(quality: Quality, scores: tuple[float, float]) -> None:
+    """Refuse a task's result that no measurement gives.
+
+    Raises:
+        ValueError: a score lies outside of what an example can have, or the numbers of scores do not agree.
+    """
+    low, high = scores
+    # of a score without bounds a model that broke leaves no number
+    if not all(low <= one <= high or (math.isinf(high) and math.isnan(one)) for one in quality.scores):
+        raise ValueError(f"a score outside of {low:g} to {high:g}")
+    if not (quality.n == len(quality.scores) > 0 and len(quality.depths) in (0, quality.n)):
+        raise ValueError("scores or depths that are not one for each example")
+    if not all(0 <= depth <= 1 for depth in quality.depths):
+        raise ValueError("a depth outside of 0 to 1")
 
 
 def _plain(value: Any) -> Any:

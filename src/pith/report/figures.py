@@ -6,6 +6,7 @@ import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 
 from pith.core.errors import PithWarning
@@ -27,8 +28,11 @@ from pith.report.verdict import taken
 from pith.report.words import headings
 from pith.search.sought import Sought
 from pith.study import Study
+from pith.tasks import Task
 
 T = TypeVar("T")
+
+_NONE: tuple[Chart, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -70,23 +74,24 @@ def figures(study: Study, found: Sequence[Row], sought: Sought | None = None) ->
     named = zip(tasks, headings(tasks), strict=True)
     # a dense model without a finite score leaves nothing to draw the others against
     drawable = [(task, name) for task, name in named if several and math.isfinite(found[0].quality(task).value)]
-    ways: tuple[Cost, ...] = ("bytes", "time")
-    quality = [
-        (
-            name if task.name == task.metric else f"{name}: {task.metric}",
-            _drawn(name, lambda task=task, name=name: tuple(quality_chart(found, task, name, way) for way in ways), ()),
-        )
-        for task, name in drawable
-    ]
     return Figures(
-        quality=tuple((name, charts) for name, charts in quality if charts),
-        costs=_drawn("the costs", lambda: _costs(found), ()) if several else (),
+        quality=tuple(
+            (name if task.name == task.metric else f"{name}: {task.metric}", charts)
+            for task, name in drawable
+            if (charts := _drawn(name, partial(_quality, found, task, name), _NONE))
+        ),
+        costs=_drawn("the costs", lambda: _costs(found), _NONE) if several else (),
         curves=_drawn(
             "the curves", lambda: tuple(curve_charts(found, tasks, taken(found, scales(study, list(found))))), ()
         ),
         maps=_drawn("the maps of depth and length", lambda: tuple(depth_maps(found, tasks)), ()),
         search=_drawn("the search", lambda: search_chart(sought), None) if sought else None,
     )
+
+
+def _quality(found: Sequence[Row], task: Task, name: str) -> tuple[Chart, ...]:
+    ways: tuple[Cost, ...] = ("bytes", "time")
+    return tuple(quality_chart(found, task, name, way) for way in ways)
 
 
 def _drawn(what: str, draw: Callable[[], T], without: T) -> T:

@@ -8,6 +8,7 @@ import math
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, replace
 from typing import Any, Protocol
 
@@ -25,6 +26,7 @@ from pith.search.sought import Tried
 from pith.search.space import Space, lower
 from pith.study.question import ask
 from pith.study.store import Store
+from pith.study.work import alive, worker_name
 from pith.tasks import Quality, Task
 
 PROBE = 64
@@ -100,21 +102,36 @@ class Search:
         ends = time.monotonic() + 60 * minutes if minutes is not None else math.inf
         self._require_telling()
         found = self._aim.searched(self.dense_memory, self._cannot())
-        proposals = Proposals(self._store.url, self._name(found), self._aim.seed)
-        proposals.enqueue([found.decisions(recipe) for recipe in found.alone(self._start)])
+        me = worker_name()
+        with alive(self._store, me):
+            proposals = Proposals(self._store, me, self._name(found), self._aim.seed)
+            proposals.enqueue([found.decisions(recipe) for recipe in found.alone(self._start)])
+            try:
+                while self._is_left(proposals.tried, trials) and time.monotonic() < ends:
+                    if not self._step(proposals, found, trials):
+                        break
+            except (KeyboardInterrupt, StoreError):
+                proposals.stop()
+                raise
+            finally:
+                with suppress(StoreError):
+                    self._store.release(me)
+        return proposals.tried
+
+    def _step(self, proposals: Proposals, found: Space, trials: int) -> bool:
+        """Try one recipe; return whether there was one left."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", PithWarning)  # they stand beside what is measured afresh
-            while self._is_left(proposals.tried, trials) and time.monotonic() < ends:
-                recipe = proposals.ask(found)
-                if recipe is None:
-                    break
-                self._watch.tries(recipe)
-                tried = self._try(recipe)
-                proposals.tell(tried, self._aim.misses(tried.memory, tried.quality, tried.latency))
-                self._watch.has_tried(proposals.tried, trials)
-                if lighter := self._lighter(recipe, tried):
-                    proposals.enqueue([found.decisions(lighter)])
-        return proposals.tried
+            recipe = proposals.ask(found)
+            if recipe is None:
+                return False
+            self._watch.tries(recipe)
+            tried = self._try(recipe)
+            proposals.tell(tried, self._aim.misses(tried.memory, tried.quality, tried.latency))
+            self._watch.has_tried(proposals.tried, trials)
+            if lighter := self._lighter(recipe, tried):
+                proposals.enqueue([found.decisions(lighter)])
+        return True
 
     def _is_left(self, tried: Sequence[Tried], trials: int) -> bool:
         """Whether more is to be tried: so many are tried on examples, and at most a few times as many weighed."""
@@ -186,7 +203,7 @@ class Search:
         if known in self._answers:
             return self._answers[known]
         key = self._asked.key(recipe, task)
-        stored = self._store.get(Answer, key)
+        stored = self._store.get(Answer, key, task.bounds)
         if stored is None:
             stored = answer(
                 self._loaded, recipe, task, batch_size=self._aim.batch_size, progress=self._watch.progress

@@ -134,7 +134,7 @@ def _whole(
     def piece(kind: type[P], take: Callable[[], P], task: Task | None = None) -> P:
         nonlocal begun
         key = question.key(recipe, task)
-        found = store.get(kind, key)
+        found = store.get(kind, key, task.bounds) if task else store.get(kind, key)
         if found is None:
             if not begun:
                 watch.begins(recipe)

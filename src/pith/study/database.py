@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import sqlite3
+import stat
+import threading
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +32,9 @@ from sqlalchemy import (
     select,
     text,
 )
+from sqlalchemy.dialects.sqlite import dialect
 from sqlalchemy.exc import ArgumentError, DatabaseError
+from sqlalchemy.schema import CreateTable
 
 from pith.core import StoreError
 
@@ -40,6 +47,7 @@ APPLICATION = int.from_bytes(b"pith")
 
 POSTGRES = "postgresql+psycopg"
 _CONNECT = 10  # seconds to wait for a server
+_SMALLEST = 512  # bytes of SQLite's smallest page
 
 METADATA = MetaData()
 PIECE = Table(
@@ -97,12 +105,13 @@ def opened(where: URL | Path, patience: float) -> Engine:
         patience: seconds to wait for another process that is writing.
 
     Raises:
-        StoreError: the driver is not installed.
+        StoreError: the driver is not installed, or the file cannot be made or is not a complete database.
     """
     if isinstance(where, Path):
+        _make_file(where)
         url = URL.create("sqlite+pysqlite", database=str(where.absolute()))
         engine = create_engine(url, isolation_level="AUTOCOMMIT", connect_args={"timeout": patience})
-        event.listen(engine, "connect", _durable)
+        event.listen(engine, "connect", _guarded)
         return engine
     try:
         settings = {"connect_timeout": _CONNECT}
@@ -135,13 +144,76 @@ def now(connection: Connection) -> ColumnElement[float]:
     return func.extract("epoch", func.clock_timestamp()).cast(Double)
 
 
-def _durable(connection: Any, _: Any) -> None:
+def _make_file(path: Path) -> None:
+    """Make a store's SQLite file where there is none: with its tables, in one step, so that no kill leaves half of it.
+
+    Raises:
+        StoreError: it cannot be made, or what lies there is not a complete file.
+    """
+    try:
+        state = path.stat()
+    except OSError as error:
+        if not isinstance(error, FileNotFoundError) or path.is_symlink():
+            raise StoreError(f"{path} cannot be read or written: {error.strerror or error}") from None
+    else:
+        if not stat.S_ISREG(state.st_mode):
+            raise StoreError(f"{path} cannot be read or written: it is not a regular file; name another folder")
+        if state.st_size < _SMALLEST:  # which SQLite takes for a new file
+            raise incomplete(path, f"it has {state.st_size} bytes" if state.st_size else "it is empty")
+        return
+    if left := [name for end in ("-wal", "-journal") if (name := path.with_name(path.name + end)).exists()]:
+        raise incomplete(left[0], f"{path.name} is missing beside it")
+    draft = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_ident()}.tmp")
+    try:
+        draft.unlink(missing_ok=True)
+        with closing(sqlite3.connect(draft, isolation_level=None)) as made:
+            for table in (PIECE, CLAIM):
+                made.execute(str(CreateTable(table).compile(dialect=dialect())))
+            made.execute(f"PRAGMA application_id = {APPLICATION}")
+            made.execute(f"PRAGMA user_version = {LAYOUT}")
+            made.execute("PRAGMA journal_mode = WAL")
+        _put_in_place(draft, path)
+    except (OSError, sqlite3.Error) as error:
+        why = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise StoreError(f"{path} cannot be read or written: {why}") from None
+    finally:
+        for end in ("", "-wal", "-shm"):
+            with suppress(OSError):
+                draft.with_name(draft.name + end).unlink(missing_ok=True)
+
+
+def _put_in_place(draft: Path, path: Path) -> None:
+    """Give a file its name, unless another process gave that to its own meanwhile."""
+    try:
+        os.link(draft, path)
+    except FileExistsError:
+        return
+    except OSError:  # a file system without links
+        if not path.exists():
+            draft.replace(path)
+    with suppress(OSError):  # not every system opens folders
+        folder = os.open(path.parent, os.O_RDONLY)
+        os.fsync(folder)
+        os.close(folder)
+
+
+def incomplete(path: Path | str, why: str) -> StoreError:
+    """Return the error for a file that holds no complete store."""
+    return StoreError(
+        f"{path} is not a complete store: {why}; it was left as it is: move it away, or name another folder"
+    )
+
+
+def _guarded(connection: Any, _: Any) -> None:
     connection.execute("PRAGMA synchronous = FULL").close()
+    # a file may come from anyone: nothing that its schema names is trusted
+    connection.execute("PRAGMA trusted_schema = OFF").close()
+    connection.execute("PRAGMA cell_size_check = ON").close()
 
 
 def _prepare_file(connection: Connection, where: str) -> None:
     layout, application = (_pragma(connection, name) for name in ("user_version", "application_id"))
-    if application != APPLICATION and _pragma(connection, "schema_version"):
+    if application != APPLICATION:
         raise StoreError(f"{where} is no results file of Pith; name another folder")
     _require_layout(layout, where)
     found = connection.exec_driver_sql("PRAGMA quick_check(1)").scalar_one()
@@ -150,11 +222,14 @@ def _prepare_file(connection: Connection, where: str) -> None:
         found = "its last page is cut off"
     if found != "ok":
         raise DatabaseError("PRAGMA quick_check", None, ValueError(found))
+    kinds = {str(name): kind for name, kind in connection.exec_driver_sql("SELECT name, type FROM sqlite_master")}
+    if missing := [table.name for table in (PIECE, CLAIM) if kinds.get(table.name) != "table"]:
+        raise incomplete(where, f"it has no table {missing[0]}")
+    if foreign := [name for name, kind in kinds.items() if kind in ("trigger", "view")]:
+        raise StoreError(f"{where} is no results file of Pith: it has a {kinds[foreign[0]]}; name another folder")
     connection.exec_driver_sql("PRAGMA journal_mode = WAL")
     connection.exec_driver_sql("BEGIN IMMEDIATE")
-    METADATA.create_all(connection, tables=[PIECE, CLAIM])
-    connection.exec_driver_sql(f"PRAGMA application_id = {APPLICATION}")
-    connection.exec_driver_sql(f"PRAGMA user_version = {LAYOUT}")
+    connection.exec_driver_sql(f"PRAGMA user_version = {LAYOUT}")  # that it can be written is learned before measuring
     connection.exec_driver_sql("COMMIT")
 
 
@@ -175,6 +250,8 @@ def _pragma(connection: Connection, name: str) -> int:
 
 
 def _require_layout(layout: int, where: str) -> None:
+    if layout < 1:
+        raise incomplete(where, "it has no layout")
     if layout > LAYOUT:
         raise StoreError(f"{where} was written by a newer Pith (layout {layout}, this one reads {LAYOUT})")
     if layout == 1:

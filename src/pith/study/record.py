@@ -7,16 +7,21 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
+from pydantic_core import from_json
 
 from pith.core import InputError, ModelError, PithWarning, Recipe, write_whole
-from pith.core.sources import file_hash, files_of
+from pith.core.errors import shown
+from pith.core.files import SETTINGS as SETTINGS_LIMIT
+from pith.core.files import read_text
+from pith.core.sources import files_of
 from pith.measure.environment import environment
 from pith.models import Loaded
+from pith.study.grid import tasks_with
 from pith.study.question import Question
-from pith.tasks import Task, parse_tasks
+from pith.tasks import Task
 from pith.weights import BUILTIN
 
 FILE = "run.json"
@@ -25,6 +30,13 @@ CALIBRATION = "calibration"
 
 _TOLD = ("python", "torch", "transformers", "pith", "commit", "system", "processor", "cores", "threads", "device")
 """What of the environment a repetition tells the difference of."""
+
+_MOST = 2**63 - 1
+_Count = Annotated[int, Field(ge=1, le=_MOST)]
+_Path = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]+$", max_length=4096)]
+_ShortHash = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
+_Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+_Plain = str | int | float | bool | None
 
 
 @dataclass(frozen=True)
@@ -42,16 +54,16 @@ class Settings:
         at_bytes, at_latency: what every recipe had to meet by its own parameter; the recipes stand as they were found.
     """
 
-    length: int
-    seed: int
-    batch_size: int
+    length: _Count
+    seed: Annotated[int, Field(ge=0, le=_MOST)]
+    batch_size: _Count
     dtype: str
     peak: bool = False
     at_bytes: str | None = None
-    at_latency: float | None = None
-    calibration: str = BUILTIN
-    calibration_sequences: int = 64
-    calibration_length: int = 512
+    at_latency: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    calibration: _Path = BUILTIN
+    calibration_sequences: _Count = 64
+    calibration_length: Annotated[int, Field(ge=2, le=_MOST)] = 512
 
 
 @dataclass(frozen=True)
@@ -71,36 +83,27 @@ class Record:
     """
 
     command: str
-    model: str
-    recipes: tuple[str, ...]
+    model: _Path
+    recipes: Annotated[tuple[str, ...], Field(min_length=1)]
     tasks: tuple[str, ...]
     refused: dict[str, str]
     settings: Settings
-    hashes: dict[str, str]
-    files: dict[str, str]
-    environment: dict[str, Any]
+    hashes: dict[str, _ShortHash]
+    files: dict[_Path, _Sha256]
+    environment: dict[str, _Plain]
     layout: int = LAYOUT
 
     def parsed(self) -> tuple[tuple[Recipe, ...], tuple[Task, ...]]:
-        """The recipes and the tasks.
+        """Return the recipes and the tasks; nothing is opened.
 
         Raises:
-            PithError: one of them is not known here.
+            PithError: one of them is not known here, or the recipes do not begin with the dense model.
         """
-        tasks = [task for text in self.tasks for task in parse_tasks(text)]
-        return tuple(map(Recipe.parse, self.recipes)), tuple(tasks)
-
-    def require_files(self) -> None:
-        """Makes sure that the files are those that the study was made with.
-
-        Raises:
-            InputError: one of them is missing, or holds something else.
-        """
-        for path, wanted in self.files.items():
-            if not Path(path).is_file():
-                raise InputError(f"{path} is not there, and the run that is repeated reads it")
-            if file_hash(path) != wanted:
-                raise InputError(f"{path} is not what it was in the run that is repeated: its hash differs")
+        recipes = tuple(map(Recipe.parse, self.recipes))
+        texts = list(map(str, recipes))
+        if len(recipes[0]) or len(set(texts)) < len(texts):
+            raise InputError(f"recipes of {FILE} must begin with 'dense' and name each recipe once")
+        return recipes, tasks_with(",".join(self.tasks), {}) if self.tasks else ()
 
     def require(self, question: Question, loaded: Loaded) -> None:
         """Makes sure that the model and the held-out text are those of the study, and notes what else differs.
@@ -118,12 +121,13 @@ class Record:
                 python = self.environment.get("python")
                 raise InputError(f"the held-out text comes with Python, and it was that of Python {python}: {differs}")
             if name == CALIBRATION:
-                raise InputError(f"the calibration text {self.settings.calibration!r} is another one: {differs}")
-            raise ModelError(f"{self.model!r} has another {name}: {differs}".replace("another model", "other weights"))
+                raise InputError(f"the calibration text {shown(self.settings.calibration)} is another one: {differs}")
+            what = "other weights" if name == "model" else f"another {name}"
+            raise ModelError(f"{shown(question.model)} has {what}: {differs}")
         here, there = environment(loaded.model, {}), self.environment
         for name in _TOLD:
             if here.get(name) != there.get(name):
-                differs = f"{name} is {here.get(name)}, in the run that is repeated {there.get(name)}"
+                differs = f"{name} is {here.get(name)}, in the run that is repeated {_told(there.get(name))}"
                 warnings.warn(differs, PithWarning, stacklevel=2)
 
 
@@ -168,23 +172,29 @@ def write_record(found: Record, directory: str | Path) -> Path:
 
 
 def read_record(path: str | Path) -> Record:
-    """The record in a file.
+    """Return the record in a file; nothing that it names is opened.
 
     Raises:
-        InputError: it cannot be read, is no record, or a newer Pith wrote it.
+        InputError: it cannot be read, is no record, holds a value that cannot be, or a newer Pith wrote it.
     """
+    text = read_text(path, limit=SETTINGS_LIMIT)
     try:
-        data = json.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror or error}") from None
+        data = from_json(text)
     except ValueError as error:
-        raise InputError(f"{path} is no {FILE}: {error}") from None
+        raise InputError(f"{shown(str(path))} is no {FILE}: it is not JSON ({error})") from None
     layout = data.get("layout") if isinstance(data, dict) else None
     if isinstance(layout, int) and layout > LAYOUT:
-        raise InputError(f"{path} was written by a newer Pith (layout {layout}, this one reads {LAYOUT})")
+        raise InputError(
+            f"{shown(str(path))} was written by a newer Pith (layout {shown(layout)}, this one reads {LAYOUT})"
+        )
     try:
-        return TypeAdapter(Record).validate_python(data)
+        return TypeAdapter(Record).validate_json(text, strict=True)
     except ValidationError as error:
-        first = error.errors()[0]
+        first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(map(str, first["loc"])) or "all of it"
-        raise InputError(f"{path} is no {FILE}: {where}: {first['msg']}") from None
+        raise InputError(f"{shown(str(path))} is no {FILE}: {where[:80]}: {first['msg']}") from None
+
+
+def _told(value: Any) -> str:
+    """Return a value of a record as a note shows it."""
+    return shown(value).strip("'") if isinstance(value, str) else shown(value)

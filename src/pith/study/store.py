@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import json
+import math
 import sqlite3
-from collections.abc import Collection, Iterator
+import threading
+import warnings
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, delete, func, select, update
+from sqlalchemy import Connection, delete, func, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DBAPIError, OperationalError
 
-from pith.core import StoreError
+from pith.core import PithWarning, StoreError
 from pith.measure import Answer, Costs, from_json, to_json
 from pith.study.database import CLAIM, PIECE, address, now, opened, prepare, shown
 
 P = TypeVar("P", Costs, Answer)
+
+SOON = 5.0
+"""Seconds of waiting for the database after which the user learns of it."""
 
 
 class Store:
@@ -32,6 +38,7 @@ class Store:
         where: a folder, in which a SQLite file is made when it is not there, or the URL of a PostgreSQL database such
             as `postgresql+psycopg://USER@HOST/DATABASE`.
         patience: seconds to wait for another process that is writing.
+        say: given a line for the user while the database is waited for; None warns.
 
     Attributes:
         where: as it was given, a folder as its whole path: `Store(store.where)` opens the same one.
@@ -50,8 +57,9 @@ class Store:
         True
     """
 
-    def __init__(self, where: str | Path, patience: float = 60) -> None:
+    def __init__(self, where: str | Path, patience: float = 60, say: Callable[[str], None] | None = None) -> None:
         found = address(where)
+        self._patience, self._say = patience, say or _warn
         self.shared = not isinstance(found, Path)
         self.where = str(where) if self.shared else str(Path(where).absolute())
         self.place = shown(found)
@@ -66,15 +74,20 @@ class Store:
             self.close()
             raise
 
-    def get(self, kind: type[P], key: str) -> P | None:
-        """The piece of a measurement that is stored under the key, or None.
+    def get(self, kind: type[P], key: str, scores: tuple[float, float] = (-math.inf, math.inf)) -> P | None:
+        """Return the piece of a measurement that is stored under the key, or None.
+
+        Args:
+            kind: the piece's class.
+            key: where it is stored.
+            scores: the least and the largest score that an example can have.
 
         Raises:
-            StoreError: the database cannot be read, or what it holds there is no such piece.
+            StoreError: the database cannot be read, or what it holds there is no such piece, or one that cannot be.
         """
         with self._connected() as connection:
             result = connection.execute(select(PIECE.c.result).where(PIECE.c.key == key)).scalar()
-            return None if result is None else from_json(kind, result)
+            return None if result is None else from_json(kind, result, scores)
 
     def put(self, key: str, piece: Costs | Answer, question: dict[str, Any]) -> None:
         """Stores a piece; it is on the disk when this returns. One that is stored already stays.
@@ -103,7 +116,8 @@ class Store:
         Args:
             key: the piece's.
             worker: who claims it; no two workers have one name.
-            dead: seconds without a sign of life after which another worker's claim is taken over.
+            dead: seconds without a sign of life after which another worker's claim is taken over. A sign of life that
+                lies as far ahead of the database's clock counts as none: a clock was set back, or was never right.
 
         Returns:
             Whether it is the worker's now; where it is stored, or another one's, it is not.
@@ -115,7 +129,8 @@ class Store:
             moment = now(connection)
             mine = {"worker": worker, "beat": moment}
             taken = _insert(connection, CLAIM).values(key=key, **mine).on_conflict_do_update(
-                index_elements=[CLAIM.c.key], set_=mine, where=CLAIM.c.beat < moment - dead
+                index_elements=[CLAIM.c.key], set_=mine,
+                where=or_(CLAIM.c.beat < moment - dead, CLAIM.c.beat > moment + dead),
             )  # fmt: skip
             if connection.execute(taken.returning(CLAIM.c.key)).scalar() is None:
                 return False
@@ -135,10 +150,31 @@ class Store:
         with self._connected() as connection:
             return set(connection.execute(select(CLAIM.c.key).where(CLAIM.c.worker == worker)).scalars())
 
-    def release(self, worker: str) -> None:
-        """Gives up what a worker has in hand, or what it had when it died."""
+    def holder(self, key: str) -> str | None:
+        """Return the worker that has claimed a piece, or had when it died; None where nobody has."""
         with self._connected() as connection:
-            connection.execute(delete(CLAIM).where(CLAIM.c.worker == worker))
+            return connection.execute(select(CLAIM.c.worker).where(CLAIM.c.key == key)).scalar()
+
+    def release(self, worker: str, key: str | None = None) -> None:
+        """Give up what a worker has in hand, or what it had when it died; or only the piece of that key."""
+        mine = CLAIM.c.worker == worker
+        with self._connected() as connection:
+            connection.execute(delete(CLAIM).where(mine if key is None else mine & (CLAIM.c.key == key)))
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Tell the user, once, when what is done inside waits for the database for more than a few seconds."""
+        line = (
+            f"{self.place} has not answered for {SOON:g} s: another program may be writing to it. A lock is waited "
+            f"for up to {self._patience:g} s; if no pith command is at work there, end what keeps it locked"
+        )
+        timer = threading.Timer(SOON, self._say, [line])
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
 
     def close(self) -> None:
         """Closes the database."""
@@ -158,10 +194,15 @@ class Store:
     def _connected(self) -> Iterator[Connection]:
         """A connection; the database's errors, and those of what a row holds, as one line that says what to do."""
         try:
-            with self._engine.connect() as connection:
+            with self.waiting(), self._engine.connect() as connection:
                 yield connection
         except DBAPIError as error:
             why = self._line(error.orig)
+            if "is locked" in why:
+                why += (
+                    f" (waited {self._patience:g} s); end the other program that writes to it, then run the same "
+                    "command again: what is stored is kept"
+                )
             if isinstance(error, OperationalError) or not isinstance(error.orig, sqlite3.Error | ValueError):
                 raise StoreError(f"{self.place} cannot be read or written: {why}") from None
             raise self._damaged(why) from None
@@ -178,6 +219,10 @@ class Store:
         line = " ".join(str(error).split())
         secret = self._engine.url.password
         return line.replace(str(secret), "***") if secret else line
+
+
+def _warn(line: str) -> None:
+    warnings.warn(line, PithWarning, stacklevel=2)
 
 
 def _insert(connection: Connection, table: Any) -> Any:

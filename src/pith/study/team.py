@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import platform
-import uuid
 import warnings
 from abc import ABC, abstractmethod
 from collections import Counter
@@ -21,7 +18,7 @@ from pith.core import InputError, PithError
 from pith.study.compare import Measurer
 from pith.study.question import Question
 from pith.study.store import Store
-from pith.study.work import Job, job, work
+from pith.study.work import Job, job, work, worker_name
 
 Outcome = dict[str, str] | Exception | None
 """How a worker ended: the recipes that it found cannot be applied, its error, or None where it died."""
@@ -104,7 +101,7 @@ class Team(ABC):
         raise PithError(f"{count} workers died at {what}; where memory is short, fewer workers need less")
 
     def _begin(self, task: Job) -> str:
-        name = f"{platform.node()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+        name = worker_name()
         self._start(task, name)
         return name
 

@@ -6,6 +6,7 @@ import os
 import platform
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -76,7 +77,7 @@ def work(job: Job, name: str, alone: Callable[[], bool] = lambda: False) -> dict
         raise StoreError(f"the code or the tasks' files on {platform.node()} are not what the study began with")
     pieces = dict(zip(job.keys, _pieces(job.question), strict=True))
     refused: dict[str, str] = {}
-    with Store(job.store) as store, _alive(store, name, alone):
+    with Store(job.store) as store, alive(store, name, alone):
         measurer = job.make()
         while True:
             held = store.held(job.keys)
@@ -106,9 +107,34 @@ def _keys(question: Question) -> tuple[str, ...]:
     return tuple(question.key(recipe, task) for recipe in question.recipes for task in question.tasks)
 
 
+def worker_name() -> str:
+    """Return a name for a worker of this process, which no other has."""
+    return f"{platform.node()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+
+
+def is_gone(worker: str) -> bool:
+    """Return whether a worker is known to have ended: it ran on this machine, and its process is not there any more."""
+    machine, process, _ = worker.rsplit("-", 2) if worker.count("-") > 1 else ("", "", "")
+    if machine != platform.node() or not (process.isascii() and process.isdecimal() and len(process) < 10):
+        return False
+    try:
+        os.kill(int(process), 0)
+    except ProcessLookupError:
+        return True
+    except OSError:  # it is there, and another user's
+        return False
+    return False
+
+
 @contextmanager
-def _alive(store: Store, name: str, alone: Callable[[], bool]) -> Iterator[None]:
-    """Gives signs of life from a thread of its own, so that no long piece is taken for a death."""
+def alive(store: Store, name: str, alone: Callable[[], bool] = lambda: False) -> Iterator[None]:
+    """Give signs of life from a thread of its own, so that no long piece is taken for a death.
+
+    Args:
+        store: where the claims are.
+        name: the worker's.
+        alone: says whether the one who waits for this worker is gone; then the process ends.
+    """
     over = threading.Event()
 
     def beat() -> None:

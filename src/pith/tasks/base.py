@@ -63,11 +63,13 @@ class Task(Parametrised, ABC):
         metric: what the score is called, with its unit.
         higher_is_better: whether a larger score is better.
         logarithmic: whether the score is exp(mean of the examples' scores), and not their mean.
+        bounds: the least and the largest score that an example can have.
     """
 
     metric: ClassVar[str] = ""
     higher_is_better: ClassVar[bool] = True
     logarithmic: ClassVar[bool] = False
+    bounds: ClassVar[tuple[float, float]] = (0.0, 1.0)
 
     @property
     def asks(self) -> Query | None:

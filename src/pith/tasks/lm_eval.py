@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -33,6 +34,7 @@ class LmEval(Task):
     """
 
     metric: ClassVar[str] = "lm-eval score"
+    bounds: ClassVar[tuple[float, float]] = (-math.inf, math.inf)
 
     task: str = param("", "its name in the harness, such as 'arc_easy'; a group or a tag is all of its tasks")
     score: str | None = param(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections import Counter
 from dataclasses import dataclass
@@ -36,6 +37,7 @@ class Windows(Task):
 
     oracle: ClassVar[float]
     higher_is_better: ClassVar[bool] = False
+    bounds: ClassVar[tuple[float, float]] = (0.0, math.inf)
 
     text: str | None = param(
         None, "path of a text file; none is Python's language reference, which is held out", file=True
