@@ -1,14 +1,17 @@
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import save_file
 
 import pith
 from contracts.compressors import llama
-from pith.core import InputError, Recipe
+from pith.core import InputError, PithWarning, Recipe, StoreError
 from pith.models import builtin
 from pith.weights import Calibration, Source, calibration, of_tokens
 
@@ -79,12 +82,36 @@ def test_what_one_method_kept_no_other_finds(tmp_path: Path) -> None:
     assert of_tokens([[1, 2, 3]]).stage(rtn, llama()).recall("half") is None
 
 
-def test_a_file_that_was_cut_off_counts_as_none(tmp_path: Path) -> None:
+def test_a_damaged_file_counts_as_none_with_a_word(tmp_path: Path) -> None:
+    texts = of_tokens([[1, 2, 3]], folder=tmp_path).stage(next(iter(Recipe.parse("rtn()"))), llama())
+    kept = {"found": torch.ones(3), "none": torch.ones(0), "one": torch.tensor(True), "half": torch.ones(2).half()}
+    texts.remember("half", kept)
+    [file] = [path for path in tmp_path.rglob("*") if path.is_file()]
+    whole = file.read_bytes()
+    save_file(kept, tmp_path / "without a hash")
+    for damaged in (whole[:-4], whole[:-1] + bytes([whole[-1] ^ 1]), b"", (tmp_path / "without a hash").read_bytes()):
+        file.write_bytes(damaged)
+        with pytest.warns(PithWarning, match=r"half\.safetensors.* is damaged; that step is done again"):
+            assert texts.recall("half") is None
+    file.write_bytes(whole)
+    found = texts.recall("half")
+    assert found is not None
+    assert all(torch.equal(found[name], tensor) for name, tensor in kept.items())
+
+
+def test_a_full_disk_leaves_what_was_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     texts = of_tokens([[1, 2, 3]], folder=tmp_path).stage(next(iter(Recipe.parse("rtn()"))), llama())
     texts.remember("half", {"found": torch.ones(3)})
-    [file] = tmp_path.rglob("half.safetensors")
-    file.write_bytes(file.read_bytes()[:-4])
-    assert texts.recall("half") is None
+
+    def full(tensors: object, path: Path, metadata: object) -> None:
+        path.write_bytes(b"half of it")
+        raise SafetensorError("I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr(sys.modules[Calibration.__module__], "save_file", full)
+    with pytest.raises(StoreError, match=r"half\.safetensors cannot be written: No space left on device$"):
+        texts.remember("half", {"found": torch.zeros(3)})
+    assert torch.equal((texts.recall("half") or {})["found"], torch.ones(3))
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["half.safetensors"]
 
 
 def test_it_is_told_how_a_method_goes_on() -> None:

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import hashlib
+import secrets
 import sysconfig
+import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from jaxtyping import Int
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
-from pith.core import InputError, Method, read_text, shown
+from pith.core import InputError, Method, PithWarning, StoreError, read_text, shown
 from pith.weights.duplicate import aligned
 from pith.weights.encoding import beginning, encode
-from pith.weights.model_hash import model_hash
+from pith.weights.model_hash import model_hash, tensors_hash
+from pith.weights.writing import write_errors
 
 BUILTIN = "builtin"
 """The name of the text that comes with every Python: sources of its library, with their documentation."""
@@ -78,18 +82,34 @@ class Calibration:
         if path is None or not path.is_file():
             return None
         try:
-            # a file's tensors may begin at any address, and kernels round differently by that: see `aligned`
-            return {name: aligned(tensor) for name, tensor in load_file(path).items()}
-        except (SafetensorError, OSError):  # it was stopped while it wrote: the step is done again
+            with safe_open(path, "pt") as file:
+                said = (file.metadata() or {}).get("sha256")
+                # a file's tensors may begin at any address, and kernels round differently by that: see `aligned`
+                tensors = {name: aligned(file.get_tensor(name)) for name in file.keys()}  # noqa: SIM118 (it is no dict)
+        except (SafetensorError, OSError):
+            said, tensors = None, {}
+        if said is None or said != tensors_hash(tensors):
+            warnings.warn(f"{shown(str(path), 120)} is damaged; that step is done again", PithWarning, stacklevel=2)
             return None
+        return tensors
 
     def remember(self, key: str, tensors: dict[str, Tensor]) -> None:
-        """Keeps the result of one step, so that it need not be done again."""
+        """Keep the result of one step with its hash, so that it need not be done again.
+
+        Raises:
+            StoreError: it cannot be written; nothing of it is left.
+        """
         if path := self._path(key):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            unfinished = path.with_suffix(".part")
-            save_file({name: tensor.detach().contiguous().clone() for name, tensor in tensors.items()}, unfinished)
-            unfinished.replace(path)
+            held = {name: tensor.detach().contiguous().clone() for name, tensor in tensors.items()}
+            unfinished = path.with_name(f"{key}.{secrets.token_hex(8)}.part")
+            try:
+                with write_errors(path, StoreError):
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    save_file(held, unfinished, metadata={"sha256": tensors_hash(held)})
+                    unfinished.replace(path)
+            finally:
+                with suppress(OSError):
+                    unfinished.unlink(missing_ok=True)
 
     def _path(self, key: str) -> Path | None:
         return self.folder / self.what[1] / f"{key}.safetensors" if self.folder is not None else None
