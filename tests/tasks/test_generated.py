@@ -47,7 +47,7 @@ class Knowing:
             self.answers[*prompt.context, *prompt.question] = example.answer
 
     def generate(
-        self, input_ids: torch.Tensor, attention_mask: torch.Tensor, generation_config: GenerationConfig
+        self, input_ids: torch.Tensor, attention_mask: torch.Tensor, generation_config: GenerationConfig, **_: Any
     ) -> torch.Tensor:
         rows = []
         for ids, real in zip(input_ids, attention_mask.bool(), strict=True):

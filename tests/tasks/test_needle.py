@@ -26,7 +26,7 @@ class Oracle:
         self.rows: list[int] = []
 
     def generate(
-        self, input_ids: torch.Tensor, attention_mask: torch.Tensor, generation_config: GenerationConfig
+        self, input_ids: torch.Tensor, attention_mask: torch.Tensor, generation_config: GenerationConfig, **_: Any
     ) -> torch.Tensor:
         assert attention_mask[:, -1].all(), "padding stands on the left"
         assert not generation_config.do_sample
