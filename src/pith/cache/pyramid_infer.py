@@ -190,10 +190,10 @@ class Pyramid(Companion):
     ) -> None:
         """Makes every layer count the whole prompt as seen."""
         layers, first = cache.served(), bool(self._reading)
-        for layer in layers if first else []:
-            layer.catch_up(layers[0])
-        if self._cuts or self._where is not None:
-            for layer in layers:  # also the first, which keeps all: layers are taken back together
+        for layer in layers:
+            if first:
+                layer.catch_up(layers[0])
+            if self._cuts or self._where is not None:  # also in the first layer, which keeps all: all are taken back
                 layer.dropped()
         self._reading, self._seen, self._index, self._where = 0, layers[0].seen, None, None
         if first or tokens.shape[1] > 1:
