@@ -173,8 +173,7 @@ class Pyramid(Companion):
         """Say what each layer is asked after its attention."""
         layers, new = cache.served(), tokens.shape[1]
         first = layers[0].seen == 0
-        self._reading, self._cuts = new if first else 0, False
-        self._index = self._where = None
+        self._reading, self._cuts, self._index, self._where = new if first else 0, False, None, None
         if not first and layers[0].seen != self._seen:  # tokens were taken back
             self._rebase(layers)
         for layer in layers:
