@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
@@ -14,6 +15,15 @@ SHAPED = ["attention", "weights", "cache", "quantization", "pruning", "models", 
 
 install_import_hook([f"pith.{room}" for room in SHAPED], "beartype.beartype")
 
+import pytest  # noqa: E402
 import torch  # noqa: E402  (after the hook, as everything that may import Pith)
 
 torch.set_num_threads(1)  # the suite runs in several processes
+
+
+@pytest.fixture(autouse=True, scope="session")
+def quiet_machine() -> Iterator[None]:
+    """A machine on which nothing else runs: no test's notes depend on what is at work beside it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pith.measure.crowding.runnable", lambda: 0)
+        yield

@@ -35,6 +35,8 @@ class Speed:
         spread, prefill_spread: how far the farther end of the interval lies from the decode ratio and from the prefill
             ratio, as a share of it.
         runs: the number of pairs.
+        crowded: whether other work took processors away meanwhile, or PyTorch used more threads than there are
+            processors: then no ratio supports a conclusion, whatever its spread.
     """
 
     prefill: float
@@ -46,6 +48,7 @@ class Speed:
     spread: float
     runs: int
     prefill_spread: float = 0.0
+    crowded: bool = False
 
     @property
     def decode_tells(self) -> bool:
@@ -53,12 +56,12 @@ class Speed:
 
         Its interval must leave out 1, or lie within 10% of 1. Where it does neither, the spread makes it worthless.
         """
-        return tells(self.decode_ratio, self.spread)
+        return not self.crowded and tells(self.decode_ratio, self.spread)
 
     @property
     def prefill_tells(self) -> bool:
         """The same of the prefill ratio."""
-        return tells(self.prefill_ratio, self.prefill_spread)
+        return not self.crowded and tells(self.prefill_ratio, self.prefill_spread)
 
 
 def tells(ratio: float, spread: float) -> bool:

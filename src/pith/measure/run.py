@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 
-from pith.core import DenseCache, InputError, Recipe
+from pith.core import DenseCache, InputError, PithWarning, Recipe
 from pith.core.notes import noted
 from pith.measure.bytes import cache_bytes
+from pith.measure.crowding import Crowding
 from pith.measure.environment import environment
 from pith.measure.measurement import Answer, CacheBytes, Costs, Measurement
 from pith.measure.memory import memory
@@ -80,12 +83,17 @@ def costs(
         if value < 1:
             raise InputError(f"{name}={value} makes no sense; allowed is 1 or more")
     require_positions(loaded.model, length + DECODED, f"a timed prompt of {length} tokens and {DECODED} decoded ones")
+    crowding = Crowding()
     with noted() as notes:
         prompt = timed_prompt(loaded.tokenizer, length, seed).to(loaded.model.device)
         examined, plain = subject(loaded, recipe, progress), Subject(loaded.model, loaded.tokenizer)
-        mine, dense = run_pairs(examined, plain, prompt, runs, _told(progress, "speed"))
+        with crowding.watched():
+            mine, dense = run_pairs(examined, plain, prompt, runs, _told(progress, "speed"))
+        reason = crowding.reason if prompt.device.type == "cpu" else ""
+        if reason:
+            warnings.warn(reason, PithWarning, stacklevel=2)
         needed = memory(loaded, examined.model, recipe, (mine, dense), (length, seed) if peak else None)
-    times = speed(mine, dense)
+    times = replace(speed(mine, dense), crowded=bool(reason))
     return Costs(
         bytes=_weighed(loaded, examined.model, recipe, (mine[0], dense[0]), length),
         speed=times,
