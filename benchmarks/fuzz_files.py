@@ -21,6 +21,7 @@ from pith.measure.run import Answer
 from pith.models import Loaded, builtin, load, smaller
 from pith.models.quiet import quiet
 from pith.study import Store, read_record
+from pith.study.trust import require_complete, require_trusted
 from pith.tasks import Quality, parse_tasks
 from pith.weights import Source
 
@@ -185,15 +186,16 @@ def records(whole: Path) -> list[Kind]:
 
     def run(path: Path) -> None:
         found = read_record(path)
-        found.parsed()
-        found.require_files()
+        recipes, tasks = found.parsed()
+        require_trusted(found, recipes, tasks, model_named=False)
+        require_complete(found, recipes, tasks)
 
     def database(path: Path) -> None:
         with Store(path, patience=1) as store:
             len(store)
             store.held(["a", "b"])
             for key in "ab":
-                store.get(Answer, key)
+                store.get(Answer, key, (0.0, 1.0))
 
     return [("run.json", (whole / "run.json", run)), ("study.sqlite", (whole / "study", database))]
 
