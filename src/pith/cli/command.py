@@ -17,6 +17,7 @@ import typer
 
 from pith.core.budget import MOST
 from pith.core.errors import InputError, PithError, PithWarning, shown
+from pith.core.words import is_unicode
 
 if TYPE_CHECKING:
     from pith.weights import Source
@@ -96,7 +97,7 @@ def _require_plain(name: str, value: Any) -> None:
             raise InputError(f"{given} {one} is not allowed; allowed are finite numbers")
         if isinstance(one, int) and abs(one) > MOST:
             raise InputError(f"{given} {shown(one, 40)} is too large; allowed are integers below 2**63")
-        if isinstance(one, str | PurePath) and any("\ud800" <= letter <= "\udfff" for letter in str(one)):
+        if isinstance(one, str | PurePath) and not is_unicode(str(one)):
             raise InputError(f"{given} {shown(str(one))} holds bytes that are not UTF-8")
 
 

@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Literal, Union
 
 from pith.core.budget import ALLOWED, MOST, Budget, parse_budget
 from pith.core.errors import ParameterError, nearest, shorten, shown
+from pith.core.words import is_unicode
 
 
 def param(
@@ -261,20 +262,23 @@ def _check(owner: str, field: dataclasses.Field[Any], hint: Any, value: Any) -> 
         except ParameterError as error:
             raise ParameterError(f"{owner}: {error}") from None
         return
-    given = f"{owner}: {field.name}={shorten(written(value)) if isinstance(value, Parametrised) else shown(value)}"
     parts = list(value.values()) if isinstance(value, Patterns) else value if isinstance(value, tuple) else [value]
     if any(isinstance(one, int) and abs(one) > MOST for one in parts):
-        raise ParameterError(f"{given} is too large; allowed are integers below 2**63")
+        raise ParameterError(f"{_given(owner, field, value)} is too large; allowed are integers below 2**63")
     fits = _is_a(value, hint)
     if fits and isinstance(value, Patterns):
-        fits = bool(value) and all(isinstance(k, str) and _is_text(k) for k in value)
-        fits = fits and all(_is_a(v, hint) and not isinstance(v, dict) for v in value.values())
+        flat = (_is_a(k, str) and _is_a(v, hint) and not isinstance(v, dict) for k, v in value.items())
+        fits = bool(value) and all(flat)
     ge, le, odd = (field.metadata.get(k) for k in ("ge", "le", "odd"))
     for one in parts if fits else []:
         if isinstance(one, int | float) and not isinstance(one, bool):
             fits = fits and (ge is None or one >= ge) and (le is None or one <= le) and (not odd or one % 2 == 1)
     if not fits:
-        raise ParameterError(f"{given} is not allowed; allowed is {_allowed(field, hint)}")
+        raise ParameterError(f"{_given(owner, field, value)} is not allowed; allowed is {_allowed(field, hint)}")
+
+
+def _given(owner: str, field: dataclasses.Field[Any], value: Any) -> str:
+    return f"{owner}: {field.name}={shorten(str(value)) if isinstance(value, Parametrised) else shown(value)}"
 
 
 def _is_a(value: Any, hint: Any) -> bool:
@@ -289,9 +293,4 @@ def _is_a(value: Any, hint: Any) -> bool:
         return isinstance(value, float | int) and not isinstance(value, bool) and math.isfinite(value)
     if hint is int:
         return isinstance(value, int) and not isinstance(value, bool)
-    return isinstance(value, origin or hint) and (not isinstance(value, str) or _is_text(value))
-
-
-def _is_text(value: str) -> bool:
-    """Whether a text is Unicode: bytes of a command line that are not UTF-8 come as characters that no file holds."""
-    return not any("\ud800" <= one <= "\udfff" for one in value)
+    return isinstance(value, origin or hint) and (not isinstance(value, str) or is_unicode(value))

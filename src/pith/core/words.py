@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 
+def is_unicode(text: str) -> bool:
+    """Whether a text can be written to a file; bytes of a command line that are not UTF-8 cannot."""
+    return not any("\ud800" <= one <= "\udfff" for one in text)
+
+
 def bytes_(count: float) -> str:
     """A number of bytes with a binary unit and three digits, such as `1.50 MiB`."""
     if count < 1000:
