@@ -16,6 +16,7 @@ from pith.models import compressed_tensors
 from pith.models.quiet import silent
 from pith.weights.folder import load_folder, write_files
 from pith.weights.packed import PackedLinear
+from pith.weights.residence import require_in_memory
 from pith.weights.standin import stand_ins
 from pith.weights.writing import write_errors
 
@@ -96,6 +97,7 @@ def export(model: Any, tokenizer: Any, folder: str | Path, kind: str = "auto", r
     """
     folder = Path(folder).expanduser().resolve()
     require_free(folder)
+    require_in_memory(model)
     chosen = kind_of(model, kind)
     with write_errors(folder), new_folder(folder) as draft, silent():
         _write(model, draft, chosen)

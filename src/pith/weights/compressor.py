@@ -16,6 +16,7 @@ from pith.weights.duplicate import duplicate, lay_out
 from pith.weights.folder import as_saved
 from pith.weights.pace import slower
 from pith.weights.packed import PackedLinear
+from pith.weights.residence import require_in_memory
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +60,7 @@ class Compressor(Method, ABC):
             InputError: the method reads texts, and none are given.
             ModelError: the method cannot take the model; the message says why.
         """
+        require_in_memory(model)
         if calibration is None:
             if self.calibrated:
                 raise InputError(f"{self.name} reads texts: give it a calibration, such as pith.calibration(tokenizer)")

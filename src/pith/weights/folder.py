@@ -19,7 +19,9 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from pith.core import InputError, ModelError
 from pith.core.files import read_json
 from pith.core.folders import MANIFEST, draft_folder, require_whole, write_manifest
+from pith.weights.dtypes import other_dtypes, read_dtypes, require_dtypes
 from pith.weights.foreign import trust_nothing
+from pith.weights.residence import require_in_memory
 from pith.weights.standin import layout, rebuild, stand_ins
 from pith.weights.writing import write_errors
 
@@ -47,11 +49,24 @@ class Saved:
             raise InputError("push_to_hub=True is not allowed: save to a folder, and upload it with the hub's client")
         save(self, Path(save_directory))
 
+    def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
+        """Pickle and copy by the plain class, since no module holds this one under a name."""
+        return _blank, (_plain_class(type(self)),), vars(self)
+
 
 def as_saved(model: Any) -> None:
     """Gives a model with stand-ins the `save_pretrained` that can write them; any other gets its own class back."""
-    plain: type[PreTrainedModel] = next(base for base in type(model).__mro__ if not issubclass(base, Saved))
+    plain = _plain_class(type(model))
     model.__class__ = _saved_class(plain) if stand_ins(model) else plain  # type: ignore[arg-type]
+
+
+def _plain_class(kind: type[Any]) -> type[PreTrainedModel]:
+    return next(base for base in kind.__mro__ if not issubclass(base, Saved))
+
+
+def _blank(plain: type[PreTrainedModel]) -> Any:
+    kind = _saved_class(plain)
+    return kind.__new__(kind)
 
 
 @cache
@@ -88,12 +103,15 @@ def write_files(model: Any, folder: Path) -> None:
 
     Raises:
         OSError, SafetensorError: a file cannot be written.
+        ModelError: tensors of the model are not in memory.
     """
+    require_in_memory(model)
     config = {
         "model_type": MODEL_TYPE,
         "dtype": str(model.dtype).removeprefix("torch."),
         "plain": model.config.to_dict(),
         "stand_ins": layout(model),
+        "dtypes": other_dtypes(model),
     }
     save_file(_once(model.state_dict()), folder / FILE, metadata={"format": "pt"})
     (folder / "config.json").write_text(json.dumps(config, indent=2, default=str), encoding="utf-8")
@@ -133,15 +151,17 @@ def load_folder(folder: Path, dtype: torch.dtype | None = None, verify: bool = T
     trust_nothing(config, str(folder))
     try:
         with no_init_weights():
-            model = AutoModelForCausalLM.from_config(config, dtype=own, trust_remote_code=False)
+            model = AutoModelForCausalLM.from_config(config, dtype=dtype or own, trust_remote_code=False)
         model.tie_weights()
-        rebuild(model, said["stand_ins"], own)
+        rebuild(model, said["stand_ins"], dtype or own)
         for one in stand_ins(model).values():
             one.placed(model)
+        others = read_dtypes(said)
     except ModelError:
         raise
     except Exception as error:  # as above
         raise ModelError(f"the model that config.json of {folder} describes cannot be built: {_line(error)}") from None
+    require_dtypes(model, tensors, dtype or own, own, others, folder)
     _load(model, tensors, folder)
     if (folder / "generation_config.json").is_file():
         try:
@@ -151,7 +171,7 @@ def load_folder(folder: Path, dtype: torch.dtype | None = None, verify: bool = T
     model.config._name_or_path = str(folder)
     as_saved(model)
     model.eval()
-    return model if dtype in (None, own) else model.to(dtype)
+    return model
 
 
 def _load(model: Any, tensors: dict[str, Tensor], folder: Path) -> None:

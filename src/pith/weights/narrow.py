@@ -52,6 +52,10 @@ class Narrow(StandIn):
             setattr(replaced, name, size)
         return narrow(replaced)
 
+    def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
+        """Pickle and copy by the plain class, since no module holds this one under a name."""
+        return _blank, (_plain_class(type(self)),), vars(self)
+
 
 def narrow(module: nn.Module) -> StandIn:
     """The module itself, from now on a stand-in."""
@@ -62,7 +66,7 @@ def narrow(module: nn.Module) -> StandIn:
 
 def widen(module: nn.Module) -> None:
     """Gives a narrow module the class that it had."""
-    module.__class__ = next(base for base in type(module).__mro__ if not issubclass(base, StandIn))  # type: ignore[assignment]
+    module.__class__ = _plain_class(type(module))  # type: ignore[assignment]
 
 
 def plain_parameters(module: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
@@ -71,6 +75,15 @@ def plain_parameters(module: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
     for name, parameter in module.named_parameters():
         if not name.startswith(inner):
             yield name, parameter
+
+
+def _plain_class(kind: type[nn.Module]) -> type[nn.Module]:
+    return next(base for base in kind.__mro__ if not issubclass(base, StandIn))  # type: ignore[no-any-return]
+
+
+def _blank(plain: type[nn.Module]) -> nn.Module:
+    kind = _narrow_class(plain)
+    return kind.__new__(kind)
 
 
 @cache  # one class for each, however many modules

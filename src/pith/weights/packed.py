@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from abc import abstractmethod
 from collections.abc import Mapping
 from typing import Any, ClassVar
@@ -206,6 +207,19 @@ class GroupedLinear(PackedLinear):
         """Before the layer goes to another device, its codes lie in their own order again."""
         self._turn(False)
         return super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what is pickled: the codes in their own order, since another machine's kernel may want another."""
+        held = dict(vars(self))
+        if self.turned:
+            held |= {"turned": False, "_buffers": {**self._buffers, "codes": pack(self._codes(), self.bits)}}
+        return held
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> GroupedLinear:
+        """Copy the codes as they are: a copy is on the same machine, and may share them."""
+        memo[id(self)] = new = type(self).__new__(type(self))
+        vars(new).update(copy.deepcopy(vars(self), memo))
+        return new
 
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)
