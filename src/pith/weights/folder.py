@@ -57,15 +57,15 @@ class Saved:
 def as_saved(model: Any) -> None:
     """Gives a model with stand-ins the `save_pretrained` that can write them; any other gets its own class back."""
     plain = _plain_class(type(model))
-    model.__class__ = _saved_class(plain) if stand_ins(model) else plain  # type: ignore[arg-type]
+    model.__class__ = _saved_class(plain) if stand_ins(model) else plain
 
 
-def _plain_class(kind: type[Any]) -> type[PreTrainedModel]:
+def _plain_class(kind: Any) -> Any:
     return next(base for base in kind.__mro__ if not issubclass(base, Saved))
 
 
-def _blank(plain: type[PreTrainedModel]) -> Any:
-    kind = _saved_class(plain)
+def _blank(plain: Any) -> Any:
+    kind: Any = _saved_class(plain)
     return kind.__new__(kind)
 
 

@@ -66,7 +66,7 @@ def narrow(module: nn.Module) -> StandIn:
 
 def widen(module: nn.Module) -> None:
     """Gives a narrow module the class that it had."""
-    module.__class__ = _plain_class(type(module))  # type: ignore[assignment]
+    module.__class__ = _plain_class(type(module))
 
 
 def plain_parameters(module: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
@@ -77,12 +77,12 @@ def plain_parameters(module: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
             yield name, parameter
 
 
-def _plain_class(kind: type[nn.Module]) -> type[nn.Module]:
-    return next(base for base in kind.__mro__ if not issubclass(base, StandIn))  # type: ignore[no-any-return]
+def _plain_class(kind: Any) -> Any:
+    return next(base for base in kind.__mro__ if not issubclass(base, StandIn))
 
 
-def _blank(plain: type[nn.Module]) -> nn.Module:
-    kind = _narrow_class(plain)
+def _blank(plain: Any) -> Any:
+    kind: Any = _narrow_class(plain)
     return kind.__new__(kind)
 
 
