@@ -70,12 +70,12 @@ def test_a_cache_that_holds_text_already_is_refused() -> None:
         model(tokens(1, 4), past_key_values=full)
 
 
-def test_a_forward_without_a_cache_is_dense() -> None:
+def test_a_forward_without_a_cache_is_dense_under_the_dense_recipe() -> None:
     model, prompt = tiny("llama_gqa"), tokens(2, 30)
     mask = torch.ones_like(prompt)
     mask[1, :9] = 0
     expected = model(prompt, attention_mask=mask, use_cache=False).logits
-    with pith.applied(model, "snapkv(budget=0.1)"):
+    with pith.applied(model, "dense"):
         got = model(prompt, attention_mask=mask, use_cache=False).logits
     assert (got - expected)[mask.bool()].abs().max() < 1e-5
 

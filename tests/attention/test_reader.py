@@ -191,7 +191,7 @@ def test_pairs_in_main_memory_are_read_alike(recipe: str) -> None:
             raw=layer.answers.raw,
             device=torch.device("cpu"),
         )
-        cache.layers[i] = LayerCache(layer.index, layer.depth, layer.cache_id, answers)
+        cache.layers[i] = LayerCache(layer.index, layer.depth, layer.group, answers)
         assert not cache.layers[i].store.plain
     for i, new in enumerate([prompt, *decoded.split(1, dim=1)]):
         assert (model(new, past_key_values=cache).logits[:, -1] - expected[:, i]).abs().max() < 1e-4

@@ -11,7 +11,7 @@ from transformers.cache_utils import Cache
 
 from pith.attention.companion import Companion
 from pith.attention.layer import LayerCache
-from pith.core import InputError
+from pith.core import InputError, ModelError
 
 
 class PithCache(Cache):  # type: ignore[misc]
@@ -30,6 +30,36 @@ class PithCache(Cache):  # type: ignore[misc]
         self.left_alone = left_alone
         self.companion: Companion | None = None
         self.by_generate = False
+        self.unwatched = False  # whether forwards run that the companion does not follow
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
+        """Hand the layer over to the attention function that the model calls next.
+
+        Raises:
+            ModelError: the cache has a companion, and it does not follow this forward.
+        """
+        if self.companion is not None and not self.companion.follows and not self.unwatched:
+            raise ModelError(
+                "a method of this cache's recipe does not follow this forward: the cache is of another model, or the "
+                "model was compiled; use pith.applied(...), or recipe.cache(model) with the uncompiled model"
+            )
+        states: tuple[Tensor, Tensor] = super().update(key_states, value_states, layer_idx, *args, **kwargs)
+        return states
+
+    def require_whole(self) -> None:
+        """Raise if a forward was interrupted, so that only some of the layers hold its tokens.
+
+        Raises:
+            InputError: it was.
+        """
+        seen = {layer.seen for layer in self.served()}
+        if len(seen) > 1:
+            raise InputError(
+                f"a forward with this cache was interrupted: its layers hold {min(seen)} to {max(seen)} tokens; read "
+                "the text again in a new cache"
+            )
 
     def tensors(self) -> Iterator[Tensor]:
         """Every tensor that Pith's layers hold."""

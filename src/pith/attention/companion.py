@@ -9,6 +9,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from pith.attention.numbering import refuse_late_rows
+from pith.attention.signature import argument_names
+from pith.attention.uncompiled import uncompiled
 from pith.core import ModelError
 
 
@@ -22,14 +24,16 @@ class Companion:
         model: the model, with its head; known from `begin` on.
         mask: the padding mask of the forward under way, if it has one.
         prompt_at_once: whether it acts on the first forward alone, so that each row must begin there.
+        follows: whether a forward is under way that it follows.
     """
 
     prompt_at_once: ClassVar[bool] = False
     model: Any = None
     mask: Tensor | None = None
+    follows: bool = False
 
     def begin(self, cache: Any, decoder: Any) -> None:
-        """The cache was made; `decoder` is the model without its head."""
+        """The cache was made, or this companion's copy has a copy of it; `decoder` is the model without its head."""
 
     def before(self, cache: Any, tokens: Int[Tensor, "batch new"]) -> None:
         """These tokens are about to be read."""
@@ -63,31 +67,34 @@ def accompany(companion: Companion, cache: Any, model: Any) -> None:
     decoder = model.get_decoder() if hasattr(model, "get_decoder") else None
     if decoder is None or decoder is model:
         raise ModelError(f"{type(model).__name__} has no get_decoder(), so its forwards cannot be followed")
-    known = weakref.ref(cache)
+    known, names = weakref.ref(cache), argument_names(decoder)
 
-    def mine(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-        given = kwargs.get("past_key_values")
-        return given is not None and given is known() and not getattr(given, "unwatched", False)
-
-    def tokens_of(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        tokens = kwargs.get("input_ids", args[0] if args else None)
-        if tokens is None:
+    def given(args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any] | None:
+        """All arguments by name, if they are of a forward with this cache."""
+        found = {**dict(zip(names, args, strict=False)), **kwargs}
+        held = found.get("past_key_values")
+        if held is None or held is not known() or getattr(held, "unwatched", False):
+            return None
+        if found.get("input_ids") is None:
             raise ModelError("a method of this recipe asks for tokens; give input_ids, not inputs_embeds")
-        return tokens
+        return found
 
+    @uncompiled
     def before(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if mine(args, kwargs):
-            given, tokens = kwargs["past_key_values"], tokens_of(args, kwargs)
-            companion.mask = kwargs.get("attention_mask")
-            if companion.prompt_at_once and given.get_seq_length():
+        if (found := given(args, kwargs)) is not None:
+            tokens = found["input_ids"]
+            companion.mask, companion.follows = found.get("attention_mask"), True
+            if companion.prompt_at_once and found["past_key_values"].get_seq_length():
                 refuse_late_rows(companion.mask, tokens.shape[1])
-            companion.before(given, tokens)
+            companion.before(found["past_key_values"], tokens)
 
+    @uncompiled
     def after(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
-        if mine(args, kwargs):
-            mask = kwargs.get("attention_mask")
-            companion.after(kwargs["past_key_values"], tokens_of(args, kwargs), mask, out.last_hidden_state)
-            companion.mask = None
+        if (found := given(args, kwargs)) is not None:
+            companion.after(
+                found["past_key_values"], found["input_ids"], found.get("attention_mask"), out.last_hidden_state
+            )
+            companion.mask, companion.follows = None, False
 
     handles = [
         decoder.register_forward_pre_hook(before, with_kwargs=True),

@@ -13,8 +13,10 @@ from transformers.masking_utils import AttentionMaskInterface, causal_mask_funct
 from pith.attention import in_flight
 from pith.attention.attend import attend, attend_causally, causal_mask
 from pith.attention.call import Call
+from pith.attention.given import NO_ATTENTIONS
 from pith.attention.layer import LayerCache
-from pith.core import ModelError
+from pith.attention.uncompiled import uncompiled
+from pith.core import InputError, ModelError
 
 NAME = "pith"
 """The word for `model.set_attn_implementation`."""
@@ -53,8 +55,13 @@ def attention(
         The output as [batch, query, query_head, value_dim], and None: attention weights are not handed out.
 
     Raises:
+        InputError: attention weights are asked for.
         ModelError: the model hands over something that may change the result and that Pith does not know.
     """
+    if torch.compiler.is_compiling():
+        return _attention(module, query, key, value, attention_mask, scaling, dropout, **kwargs)
+    if kwargs.get("output_attentions"):
+        raise InputError(NO_ATTENTIONS)
     for name in sorted(kwargs.keys() - _USED - _WITHOUT_EFFECT):
         if kwargs[name] is not None and kwargs[name] is not False:
             raise ModelError(
@@ -76,6 +83,9 @@ def attention(
     causal = kwargs.get("is_causal")
     causal = getattr(module, "is_causal", True) if causal is None else causal
     return _without_pith(call, query, key, value, bool(causal)).transpose(1, 2).contiguous(), None
+
+
+_attention = uncompiled(attention)
 
 
 def _without_pith(call: Call, query: Tensor, key: Tensor, value: Tensor, causal: bool) -> Tensor:
@@ -111,8 +121,13 @@ def mask(
 ) -> Tensor | None:
     """The padding mask itself, [batch, tokens], for causal layers; None where nothing is padded.
 
-    Sliding windows and other patterns get the mask that they would get with sdpa.
+    Sliding windows and other patterns get the mask that they would get with sdpa. Masks are made before the first
+    layer, so nothing can be in flight: what an interrupted forward left there is forgotten.
     """
+    if torch.compiler.is_compiling():
+        given = (batch_size, q_length, kv_length, q_offset, kv_offset, mask_function, attention_mask, local_size)
+        return _mask(*given, **kwargs)
+    in_flight.clear()
     if local_size is None and mask_function is causal_mask_function:
         return None if attention_mask is None or bool(attention_mask.all()) else attention_mask
     kwargs["allow_is_causal_skip"] = False
@@ -120,3 +135,6 @@ def mask(
         batch_size, q_length, kv_length, q_offset, kv_offset, mask_function, attention_mask, local_size, **kwargs
     )
     return pattern
+
+
+_mask = uncompiled(mask)

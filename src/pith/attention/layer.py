@@ -32,16 +32,16 @@ class LayerCache(CacheLayerMixin):  # type: ignore[misc]
 
     Args:
         index, depth: the layer's index, and the number of layers.
-        cache_id: what the layers of one cache have in common.
+        group: what the layers of one cache have in common.
         answers: what the recipe answers to the questions of the runtime.
     """
 
     is_sliding = False
     is_croppable = False  # not by `generate`, which does not say which tokens it will take back; see `candidates`
 
-    def __init__(self, index: int, depth: int, cache_id: int, answers: Answers) -> None:
+    def __init__(self, index: int, depth: int, group: in_flight.CacheGroup, answers: Answers) -> None:
         # the base class's __init__ would put keys and values beside the store
-        self.index, self.depth, self.cache_id = index, depth, cache_id
+        self.index, self.depth, self.group = index, depth, group
         self.answers, self.evictor, self.reader = answers, answers.evictor, answers.reader
         self.reset()
 

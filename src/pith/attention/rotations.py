@@ -108,7 +108,7 @@ def _probe(model: Any) -> dict[int, Probe]:
         try:
             forward(model, tokens, None, position_ids=positions, past_key_values=cache)
         finally:
-            in_flight.take(None)
+            in_flight.clear()
     probes = {}
     for layer in cache.served():
         assert isinstance(layer, _Noting)

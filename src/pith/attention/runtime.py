@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import itertools
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
-from transformers.cache_utils import DynamicCache
-
+from pith.attention import interception
 from pith.attention.answers import answers_of
 from pith.attention.cache import PithCache
-from pith.attention.candidates import count_candidates, expect_candidates
 from pith.attention.companion import accompany
 from pith.attention.eviction import Retention
+from pith.attention.in_flight import CacheGroup
 from pith.attention.interface import NAME
 from pith.attention.layer import LayerCache
 from pith.attention.self_check import check
 from pith.attention.support import plan_layers, set_attention
-from pith.core import InputError, PithWarning, Recipe
-
-_cache_ids = itertools.count()
+from pith.attention.uncompiled import is_refused_graph_break
+from pith.attention.wrappers import unwrap
+from pith.core import ModelError, Recipe, warn
 
 
 class AttentionRuntime:
@@ -30,74 +28,87 @@ class AttentionRuntime:
     def cache(self, model: Any, recipe: Recipe) -> PithCache:
         """A cache for one batch of sequences; sets the model's attention to Pith's.
 
+        Args:
+            model: a Transformers model, or a module that wraps one.
+            recipe: the methods.
+
         Raises:
             ModelError: the model or one of its layers cannot be served; the message says why.
         """
-        plain, left_alone = plan_layers(model)
-        rotations = check(model)
-        reasons = sorted(set(left_alone.values()))
-        if left_alone and len(recipe):
-            layers = ", ".join(map(str, left_alone))
-            warnings.warn(
-                f"{recipe} leaves {len(left_alone)} of {len(plain.layers)} layers of {type(model).__name__} alone "
-                f"({' and '.join(reasons)}): {layers}",
-                PithWarning,
-                stacklevel=2,
-            )
-        recipe = Recipe(method.on(model) if isinstance(method, Retention) else method for method in recipe.methods)
-        cache = PithCache(plain.layers, left_alone)
-        served = [index for index in range(len(plain.layers)) if index not in left_alone]
-        cache_id = next(_cache_ids)
-        for seat, index in enumerate(served):
-            answers = answers_of(model, index, recipe, (seat, len(served)), rotations.of)
-            cache.layers[index] = LayerCache(index, len(plain.layers), cache_id, answers)
+        model = unwrap(model)
+        cache = make_cache(model, resolve(model, recipe))
+        warn_of_layers(model, recipe, cache)
         set_attention(model, NAME)
-        retention = recipe.answer(Retention.question)
-        companion = retention.companion() if isinstance(retention, Retention) and not retention.keeps_all else None
-        if companion is not None:
-            cache.companion = companion
-            accompany(companion, cache, model)
         return cache
 
     @contextmanager
     def applied(self, model: Any, recipe: Recipe) -> Iterator[Any]:
         """Every forward of the model that would begin an empty cache of its own begins a `PithCache` instead.
 
-        On exit the model's attention and hooks are what they were, also after an exception.
+        On exit the model's attention and forward are what they were, also after an exception. Leaving without an
+        exception warns if no token was read into a cache of Pith's.
+
+        Args:
+            model: a Transformers model, or a module that wraps one.
+            recipe: the methods.
 
         Raises:
             ModelError: the model or one of its layers cannot be served; the message says why.
         """
-        before = getattr(model.config, "_attn_implementation", None)
-        self.cache(model, recipe)  # says now, not at the first forward, what cannot be
-        # before the hooks of recipes applied further out: the inner one counts
-        handle = model.register_forward_pre_hook(self._begin(recipe), prepend=True, with_kwargs=True)
+        inner = unwrap(model)
+        use = interception.Use(recipe, partial(make_cache, inner, resolve(inner, recipe)))
+        first = interception.enter(inner, use)
+        managed = bool(first.served())
+        warn_of_layers(inner, recipe, first)
+        del first  # a companion's hooks live as long as its cache
         try:
             yield model
+        except Exception as error:
+            if is_refused_graph_break(error):
+                raise ModelError(
+                    f"{type(inner).__name__} was compiled with fullgraph=True, and Pith's attention runs uncompiled: "
+                    "compile it with fullgraph=False, or apply the recipe to the uncompiled model"
+                ) from error
+            raise
         finally:
-            handle.remove()
-            set_attention(model, before)
+            interception.leave(inner, use)
+        if len(recipe) and managed and not use.acted and not use.raised:
+            ran = f"{use.forwards} of its forwards ran, none" if use.forwards else "none of its forwards ran"
+            warn(
+                f"{recipe} did not act on {type(inner).__name__}: {ran} with a cache of Pith's; call this model's "
+                "generate or forward inside the block"
+            )
 
-    def _begin(self, recipe: Recipe) -> Any:
-        def begin(model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-            given = kwargs.get("past_key_values")
-            uses_cache = kwargs.get("use_cache")
-            uses_cache = model.config.use_cache if uses_cache is None else uses_cache
-            if isinstance(given, PithCache):
-                expect_candidates(given, count_candidates(given, kwargs))
-                return args, kwargs
-            if given is None and not uses_cache:
-                return args, kwargs
-            if given is not None and (not isinstance(given, DynamicCache) or given.get_seq_length()):
-                raise InputError(
-                    f"past_key_values is a {type(given).__name__} of {given.get_seq_length()} tokens; under "
-                    "pith.applied(...) allowed is none, an empty DynamicCache, or recipe.cache(model)"
-                )
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", PithWarning)  # said once, when the recipe was applied
-                cache = self.cache(model, recipe)
-            cache.take_over(given)
-            expect_candidates(cache, count_candidates(cache, kwargs))
-            return args, {**kwargs, "past_key_values": cache}
 
-        return begin
+def resolve(model: Any, recipe: Recipe) -> Recipe:
+    """Return the recipe with what its methods need of the model."""
+    return Recipe(method.on(model) if isinstance(method, Retention) else method for method in recipe.methods)
+
+
+def make_cache(model: Any, recipe: Recipe) -> PithCache:
+    """Return an empty cache; see `AttentionRuntime.cache`."""
+    plain, left_alone = plan_layers(model)
+    rotations = check(model)
+    cache = PithCache(plain.layers, left_alone)
+    served = [index for index in range(len(plain.layers)) if index not in left_alone]
+    group = CacheGroup(served, len(plain.layers))
+    for seat, index in enumerate(served):
+        answers = answers_of(model, index, recipe, (seat, len(served)), rotations.of)
+        cache.layers[index] = LayerCache(index, len(plain.layers), group, answers)
+    retention = recipe.answer(Retention.question)
+    companion = retention.companion() if isinstance(retention, Retention) and not retention.keeps_all else None
+    if companion is not None:
+        cache.companion = companion
+        accompany(companion, cache, model)
+    return cache
+
+
+def warn_of_layers(model: Any, recipe: Recipe, cache: PithCache) -> None:
+    """Warn of the layers in which a recipe does not act."""
+    if cache.left_alone and len(recipe):
+        reasons = sorted(set(cache.left_alone.values()))
+        layers = ", ".join(map(str, cache.left_alone))
+        warn(
+            f"{recipe} leaves {len(cache.left_alone)} of {len(cache.layers)} layers of {type(model).__name__} alone "
+            f"({' and '.join(reasons)}): {layers}"
+        )

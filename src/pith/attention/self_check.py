@@ -57,7 +57,8 @@ def check(model: Any) -> Rotations:
             try:
                 checked.refusal = _compare(model, own)
             except ModelError as error:
-                checked.refusal = str(error)
+                name, text = type(model).__name__, str(error)
+                checked.refusal = text if name in text else f"{name}: {text}"
         known[own] = checked
     if checked.refusal is not None:
         raise ModelError(checked.refusal)
@@ -102,7 +103,7 @@ def _compare(model: Any, own: str) -> str | None:
             except Exception as error:
                 return f"{name} fails under Pith's attention ({_line(error)}); Pith does not serve this model"
             finally:
-                in_flight.take(None)  # a forward that failed leaves its layer there
+                in_flight.clear()  # a forward that failed leaves its layer there
             assert not isinstance(got, str), "a model that is given a cache returns it"
             apart, where = _apart(got, want, prompt)
             if not apart <= _allowed(want[0].dtype) and not apart <= 4 * _noise(model, own, prompt, want):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-import itertools
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,10 +13,10 @@ from torch import Tensor, nn
 
 from pith.attention.answers import Answers
 from pith.attention.cache import PithCache
+from pith.attention.in_flight import CacheGroup
 from pith.attention.layer import LayerCache
 from pith.attention.support import plan_layers, set_attention
-
-_ids = itertools.count(-1, -1)  # of caches; the runtime's own count upward
+from pith.attention.uncompiled import original
 
 
 @contextlib.contextmanager
@@ -49,21 +48,22 @@ def without_weights(model: nn.Module) -> bool:
 def dense_cache(model: Any, kind: type[LayerCache] = LayerCache) -> PithCache:
     """A cache in which nothing is applied; its layers that Pith serves are of the given class."""
     plain, left_alone = plan_layers(model)
-    cache, cache_id = PithCache(plain.layers, left_alone), next(_ids)
-    for index in range(len(plain.layers)):
-        if index not in left_alone:
-            cache.layers[index] = kind(index, len(plain.layers), cache_id, Answers())
+    cache, served = PithCache(plain.layers, left_alone), [i for i in range(len(plain.layers)) if i not in left_alone]
+    group = CacheGroup(served, len(plain.layers))
+    for index in served:
+        cache.layers[index] = kind(index, len(plain.layers), group, Answers())
     return cache
 
 
 def forward(model: Any, tokens: Tensor, mask: Tensor | None, **kwargs: Any) -> Any:
-    """One forward, without the hooks of the model itself, which belong to its user."""
+    """One forward, uncompiled, and without the hooks and the recipes of the model, which belong to its user."""
     if mask is not None:
         kwargs["attention_mask"] = mask
         if takes_positions(model):
             places = (mask.cumsum(dim=-1) - 1).clamp(min=0)
             kwargs["position_ids"] = places[:, -tokens.shape[1] :]
-    return model.forward(input_ids=tokens, use_cache=True, return_dict=True, **kwargs)
+    own = getattr(model.forward, "intercepted", model.forward)
+    return original(own)(input_ids=tokens, use_cache=True, return_dict=True, **kwargs)
 
 
 def takes_positions(model: Any) -> bool:

@@ -21,6 +21,7 @@ from pith.core.errors import (
 )
 from pith.core.files import read_bytes, read_json, read_text, require_file, user_path, write_whole
 from pith.core.method import DenseCache, Method
+from pith.core.notes import noted, warn
 from pith.core.paper import Paper
 from pith.core.parameters import Parameter, Parametrised, Patterns, fits, param, written
 from pith.core.parse import DENSE, Call, Grammar, built, parse_calls, parse_literal
@@ -59,6 +60,7 @@ __all__ = [
     "method",
     "methods",
     "nearest",
+    "noted",
     "param",
     "parse_budget",
     "parse_bytes",
@@ -72,6 +74,7 @@ __all__ = [
     "shorten",
     "shown",
     "user_path",
+    "warn",
     "write_whole",
     "written",
 ]
