@@ -24,7 +24,7 @@ LATENT = {"q_lora_rank": 16, "kv_lora_rank": 16, "qk_rope_head_dim": 8, "qk_nope
 INDEXER = {"index_head_dim": 16, "index_n_heads": 2, "index_topk": 8}
 
 REFUSED = {
-    "DiffLlamaForCausalLM": (lambda: hf.DiffLlamaConfig(**SMALL), "."),
+    "DiffLlamaForCausalLM": (lambda: hf.DiffLlamaConfig(**SMALL), "did not reach its attention"),
     "DogeForCausalLM": (lambda: hf.DogeConfig(**SMALL), "mask has 4 dimensions"),
     "MiniMaxForCausalLM": (lambda: hf.MiniMaxConfig(**SMALL, **MOE), "uses cache of its own"),
     "DeepseekV32ForCausalLM": (
