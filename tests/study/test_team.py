@@ -3,13 +3,14 @@ from __future__ import annotations
 import os
 import random
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from multiprocessing import active_children
 from pathlib import Path
@@ -215,6 +216,30 @@ def test_a_worker_answers_as_the_model_here_does(tmp_path: Path) -> None:
             assert store.get(Answer, asked.key(recipe, tasks[0])) == here.answer(recipe, tasks[0])
     with pytest.raises(ModelError, match="another model"):
         Elsewhere("builtin", "torch.float32", "cpu", "another", 2)()
+
+
+def test_a_lock_in_the_midst_is_waited_for_and_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("pith.study.store.SOON", 0.05)
+    asked, log = question("snapkv"), tmp_path / "log"
+    log.touch()
+    with (
+        Store(tmp_path) as store,
+        closing(sqlite3.connect(tmp_path / "study.sqlite", isolation_level=None, check_same_thread=False)) as other,
+    ):
+        doing = job(asked, store, MakeNoted(log, 0.01), 1)
+        thread = threading.Thread(target=work, args=(doing, "mine"))
+        thread.start()
+        while not log.read_text():
+            time.sleep(0.01)
+        other.execute("BEGIN IMMEDIATE")
+        time.sleep(0.5)
+        other.execute("ROLLBACK")
+        thread.join()
+        assert answered(store, asked)
+    assert set(taken(log).values()) == {1}
+    assert capsys.readouterr().err.count("another program may be writing to it") == 1
 
 
 def test_a_worker_whose_process_ended_here_is_known_to_be_gone() -> None:

@@ -6,6 +6,7 @@ import json
 import math
 import sqlite3
 import threading
+import time
 import warnings
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
@@ -59,7 +60,7 @@ class Store:
 
     def __init__(self, where: str | Path, patience: float = 60, say: Callable[[str], None] | None = None) -> None:
         found = address(where)
-        self._patience, self._say = patience, say or _warn
+        self._patience, self._say, self._told = patience, say or _warn, -math.inf
         self.shared = not isinstance(found, Path)
         self.where = str(where) if self.shared else str(Path(where).absolute())
         self.place = shown(found)
@@ -163,18 +164,24 @@ class Store:
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
-        """Tell the user, once, when what is done inside waits for the database for more than a few seconds."""
+        """Tell the user when what is done inside waits for the database for more than a few seconds."""
         line = (
             f"{self.place} has not answered for {SOON:g} s: another program may be writing to it. A lock is waited "
             f"for up to {self._patience:g} s; if no pith command is at work there, end what keeps it locked"
         )
-        timer = threading.Timer(SOON, self._say, [line])
+        timer = threading.Timer(SOON, self._tell, [line])
         timer.daemon = True
         timer.start()
         try:
             yield
         finally:
             timer.cancel()
+
+    def _tell(self, line: str) -> None:
+        """Say a line, unless one was said while the same lock may still be waited for."""
+        last, self._told = self._told, time.monotonic()
+        if self._told - last > self._patience:
+            self._say(line)
 
     def close(self) -> None:
         """Closes the database."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import sys
 import threading
 import time
 import uuid
@@ -77,7 +78,7 @@ def work(job: Job, name: str, alone: Callable[[], bool] = lambda: False) -> dict
         raise StoreError(f"the code or the tasks' files on {platform.node()} are not what the study began with")
     pieces = dict(zip(job.keys, _pieces(job.question), strict=True))
     refused: dict[str, str] = {}
-    with Store(job.store) as store, alive(store, name, alone):
+    with Store(job.store, say=_say) as store, alive(store, name, alone):
         measurer = job.make()
         while True:
             held = store.held(job.keys)
@@ -97,6 +98,11 @@ def work(job: Job, name: str, alone: Callable[[], bool] = lambda: False) -> dict
                 refused[str(recipe)] = str(error)
             finally:
                 store.release(name)
+
+
+def _say(line: str) -> None:
+    """Say a line where the one who waits for this worker reads: a worker's warnings reach nobody."""
+    print(f"pith: {line}", file=sys.stderr, flush=True)
 
 
 def _pieces(question: Question) -> list[tuple[Recipe, Task]]:
