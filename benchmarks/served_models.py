@@ -41,8 +41,8 @@ PAGE = """# Served models
 What became of each causal language model of Transformers {version} under Pith, built with a tiny configuration and
 random weights. *Right* means that the logits of a prompt, of decoded tokens and of a padded batch equal plain
 Transformers' to {same:g} of their norm, with nothing applied and under a method that keeps everything. *Places keys* is
-whether methods that read keys at other positions (`streaming_llm`, `token_select`, `inf_llm`, `expected_attention`) run.
-Everything else is refused in the line that is shown.
+what became of `streaming_llm`, which reads keys at other positions, as `token_select`, `inf_llm` and
+`expected_attention` do. Everything else is refused in the line that is shown.
 
 {right} are right, {refused} are refused, {unbuilt} could not be built or run at this size. Made by
 
