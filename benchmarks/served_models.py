@@ -36,6 +36,8 @@ MOST_PARAMETERS = 12_000_000
 SAME = 1e-3
 """The distance of logits, as a share of their norm, up to which they count as the same."""
 
+COMMAND = "python benchmarks/served_models.py --json benchmarks/results/served_models.json --page docs/served.md"
+
 PAGE = """# Served models
 
 What became of each causal language model of Transformers {version} under Pith, built with a tiny configuration and
@@ -46,7 +48,7 @@ what became of `streaming_llm`, which reads keys at other positions, as `token_s
 
 {right} are right, {refused} are refused, {unbuilt} could not be built or run at this size. Made by
 
-    python benchmarks/served_models.py --json benchmarks/results/served_models.json --page docs/served.md
+    {command}
 
 | model type | outcome | layers served | places keys |
 | --- | --- | --- | --- |
@@ -187,6 +189,7 @@ def page(found: dict[str, dict[str, str]], version: str) -> str:
     right, refused = (sum(x.startswith(word) for x in outcomes) for word in ("right", "refused"))
     return PAGE.format(
         version=version,
+        command=COMMAND,
         same=SAME,
         right=right,
         refused=refused,
@@ -209,7 +212,12 @@ def main() -> None:
         found[kind] = outcome(kind)
         print(kind, "|", found[kind]["outcome"], flush=True)
     if options.json:
-        data = {"transformers": transformers.__version__, "torch": torch.__version__, "types": found}
+        data = {
+            "command": COMMAND,
+            "transformers": transformers.__version__,
+            "torch": torch.__version__,
+            "types": found,
+        }
         options.json.write_text(json.dumps(data, indent=1) + "\n")
     if options.page:
         options.page.write_text(page(found, transformers.__version__))
