@@ -10,7 +10,7 @@ import transformers as hf
 
 from pith.core import ModelError, PithWarning
 from pith.models import builtin, load
-from pith.models.checks import require_finite
+from pith.weights.ready import require_finite
 
 SHAPE = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
 

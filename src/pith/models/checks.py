@@ -5,38 +5,7 @@ from __future__ import annotations
 import warnings
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from pith.core import ModelError, PithWarning
-
-
-def require_finite(model: Any, name: str) -> None:
-    """Raise if a weight is NaN or infinite; every tensor is read once.
-
-    Args:
-        model: a Transformers model.
-        name: of the model, for the message.
-
-    Raises:
-        ModelError: a tensor of the model's state holds such a value; the message names it.
-    """
-    for key, tensor in model.state_dict().items():
-        if tensor.is_floating_point() and not tensor.is_meta and tensor.numel() and not _is_finite(tensor):
-            exact = tensor.float() if tensor.itemsize < 2 else tensor
-            wrong = int((~exact.isfinite()).sum())
-            raise ModelError(
-                f"the weights of {name} hold NaN or infinite values: {wrong} of {tensor.numel()} in {key}, "
-                f"as {str(tensor.dtype).removeprefix('torch.')}"
-            )
-
-
-def _is_finite(tensor: Tensor) -> bool:
-    """Return whether all values are finite: the extremes are, and NaN spreads to them."""
-    if tensor.itemsize < 2:  # PyTorch has no extremes of 8-bit floats
-        return bool(tensor.float().isfinite().all())
-    least, most = torch.aminmax(tensor.detach())
-    return bool(torch.isfinite(least) and torch.isfinite(most))
 
 
 def require_rows(tokenizer: Any, model: Any, name: str) -> None:

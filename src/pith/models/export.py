@@ -16,7 +16,7 @@ from pith.models import compressed_tensors
 from pith.models.quiet import silent
 from pith.weights.folder import load_folder, write_files
 from pith.weights.packed import PackedLinear
-from pith.weights.residence import require_in_memory
+from pith.weights.ready import require_in_memory
 from pith.weights.standin import stand_ins
 from pith.weights.writing import write_errors
 

@@ -13,11 +13,12 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 from pith.core import InputError, ModelError
 from pith.core.folders import require_whole
 from pith.models.checkpoint import require_readable, weight_files
-from pith.models.checks import padding_of, require_finite, require_rows
+from pith.models.checks import padding_of, require_rows
 from pith.models.quiet import quiet
 from pith.weights.calibration import Source
 from pith.weights.folder import is_pith, load_folder
 from pith.weights.foreign import trust_nothing
+from pith.weights.ready import require_finite
 
 BUILTIN = "builtin"
 """The name of the model that comes inside the package."""

@@ -16,7 +16,7 @@ from pith.weights.duplicate import duplicate, lay_out
 from pith.weights.folder import as_saved
 from pith.weights.pace import slower
 from pith.weights.packed import PackedLinear
-from pith.weights.residence import require_in_memory
+from pith.weights.ready import require_finite, require_in_memory, require_readable
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,14 +57,17 @@ class Compressor(Method, ABC):
             calibration: the texts that it reads; a method that reads none needs none.
 
         Raises:
-            InputError: the method reads texts, and none are given.
-            ModelError: the method cannot take the model; the message says why.
+            InputError: the method reads texts, and none are given, or ones that the model cannot read.
+            ModelError: the method cannot take the model, or its weights are not finite; the message says why.
         """
         require_in_memory(model)
         if calibration is None:
             if self.calibrated:
                 raise InputError(f"{self.name} reads texts: give it a calibration, such as pith.calibration(tokenizer)")
             calibration = Calibration.none()
+        require_finite(model, type(model).__name__)
+        if self.calibrated:
+            require_readable(model, calibration)
         smaller = duplicate(model).eval()
         with torch.no_grad():
             self.change(smaller, calibration.stage(self, model))

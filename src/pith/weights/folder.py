@@ -21,7 +21,7 @@ from pith.core.files import read_json
 from pith.core.folders import MANIFEST, draft_folder, require_whole, write_manifest
 from pith.weights.dtypes import other_dtypes, read_dtypes, require_dtypes
 from pith.weights.foreign import trust_nothing
-from pith.weights.residence import require_in_memory
+from pith.weights.ready import require_in_memory
 from pith.weights.standin import layout, rebuild, stand_ins
 from pith.weights.writing import write_errors
 
