@@ -223,6 +223,28 @@ def test_the_built_in_model_brings_its_gates() -> None:
     assert int(retrieval_heads(read_gates(method.gates), 0.5).sum()) == 8
 
 
+def test_a_file_of_gates_that_changes_is_read_again(tmp_path: Path) -> None:
+    model = tiny("llama_gqa")
+    method = small("llama_gqa", tmp_path)
+    first = method.on(model)
+    save_file({"gates": torch.full(_heads(model), 0.25)}, method.gates)
+    assert torch.equal(read_gates(method.on(model).gates), torch.full(_heads(model), 0.25))
+    assert first == method.on(model)
+
+
+@pytest.mark.parametrize(
+    "gates",
+    [torch.rand(2), torch.full((2, 2), float("nan")), torch.ones(2, 2, dtype=torch.int64)],
+    ids=["row", "nan", "integers"],
+)
+def test_what_is_no_gate_is_one_line(gates: torch.Tensor, tmp_path: Path) -> None:
+    save_file({"gates": gates}, tmp_path / "gates.safetensors")
+    with pytest.raises(ModelError, match="holds no gates of duo_attention: they must be finite"):
+        DuoAttention(gates=str(tmp_path / "gates.safetensors")).on(tiny("llama_gqa"))
+    with pytest.raises(ModelError, match="it is a folder; allowed is a file"):
+        DuoAttention(gates=str(tmp_path)).on(tiny("llama_gqa"))
+
+
 def test_mistakes_are_one_line(tmp_path: Path) -> None:
     model = tiny("llama_gqa")
     with pytest.raises(ModelError, match=r"there are no gates for duo_attention at .*; DuoAttention\(\).fit"):

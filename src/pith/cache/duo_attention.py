@@ -87,6 +87,7 @@ class DuoAttention(Retention):
                 "DuoAttention().fit(model, data, path) makes them, as in recipes/duo_attention/fit.py"
             )
         require_file(path, label="duo_attention: gates=", error=ModelError)
+        read_gates.cache_clear()  # the file may hold other gates than when it was read last
         found, wanted = tuple(read_gates(str(path)).shape), _heads(model)
         if found != wanted:
             raise ModelError(
