@@ -141,7 +141,8 @@ class Coded:
         self.shelves = [first] if first.length else []
 
     def _shelve(self, x: Tensor, context: Context, decoding: bool) -> None:
-        packed = self.storage.encode(x, self.part, context)
+        with torch.no_grad():  # codes have no gradient; see `Store.cut`
+            packed = self.storage.encode(x.detach(), self.part, context)
         if self.shelves and self.shelves[-1].takes(packed):
             self.shelves[-1].append(packed.tokens, packed.groups, decoding)
         else:

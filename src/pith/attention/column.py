@@ -72,6 +72,11 @@ class Column:
         if self._buffer is None:
             self._buffer, self.length = new, count
             return
+        if self._buffer.requires_grad or new.requires_grad:
+            # autograd needs what earlier forwards have read as it was: nothing is written in place
+            self._buffer = torch.cat([self.dense(), new], dim=2)
+            self._start, self.length = 0, self.length + count
+            return
         end = self._start + self.length
         if end + count > self._buffer.shape[2]:
             room = max(HEADROOM, self.length // 16) if decoding else 0
@@ -120,6 +125,11 @@ class Column:
             self._buffer = self.dense().expand(-1, index.shape[1], *self.dense().shape[2:]).contiguous()
             self._start = 0
         live, last = self.dense(), int(index.max())
+        if live.requires_grad:
+            kept = torch.arange(self.length - 1, device=index.device)
+            self._buffer = gather(live, torch.where(kept < index.unsqueeze(-1), kept, kept + 1))
+            self._start, self.length = 0, self.length - 1
+            return
         if index.numel() == 1:
             front = live[:, :, :last].clone()
         else:

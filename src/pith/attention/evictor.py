@@ -61,7 +61,8 @@ class Evictor:
             self._slots = int(self._limit.max())
         step = replace(step, limit=self._limit)
         if self._carries:
-            numbers = self.eviction.carry(step)
+            with torch.no_grad():
+                numbers = self.eviction.carry(step)
             assert numbers is not None
             store.carry(numbers)
         if not evicts or self._limit is None:
@@ -73,7 +74,8 @@ class Evictor:
             return False
         if self.eviction.ragged and not step.prefill and store.length < self._cut_to + HEADROOM:
             return False  # what unequal heads give up while decoding is let go together
-        scores = self.eviction.score(step)
+        with torch.no_grad():  # what is kept is differentiable, which pairs these are is not
+            scores = self.eviction.score(step)
         if self.eviction.ragged:
             self._cut_to = store.length
             counts = self.eviction.split(scores.masked_fill(~step.real, float("-inf")), self._limit)

@@ -14,6 +14,7 @@ from pith.attention import in_flight
 from pith.attention.attend import attend, attend_causally, causal_mask
 from pith.attention.call import Call
 from pith.attention.given import NO_ATTENTIONS
+from pith.attention.gradients import guard
 from pith.attention.layer import LayerCache
 from pith.attention.uncompiled import uncompiled
 from pith.core import InputError, ModelError
@@ -79,7 +80,11 @@ def attention(
     )
     layer: LayerCache | None = in_flight.take(getattr(module, "layer_idx", None))
     if layer is not None:
-        return layer.attend(call, query, key, value).transpose(1, 2).contiguous(), None
+        out = layer.attend(call, query, key, value).transpose(1, 2).contiguous()
+        if layer.store.cut:
+            held_by = layer.answers.storage or (layer.evictor and layer.evictor.eviction)
+            out = guard(out, held_by.name if held_by else "the cache")
+        return out, None
     causal = kwargs.get("is_causal")
     causal = getattr(module, "is_causal", True) if causal is None else causal
     return _without_pith(call, query, key, value, bool(causal)).transpose(1, 2).contiguous(), None

@@ -200,10 +200,17 @@ class Ragged:
             out = torch.where(behind, later, out)
         return out
 
+    def _as_rectangle(self, factor: Tensor) -> bool:
+        """Whether a product is computed without grouping, which has no gradient at all lengths and no float64."""
+        past = self._past.dense()
+        return past.requires_grad or factor.requires_grad or past.dtype == torch.float64
+
     def dot(self, query: Float[Tensor, "batch kv_head query head_dim"]) -> Float[Tensor, "batch kv_head query stored"]:
         """The products of queries with each slot; 0 for empty ones."""
         if not self._layout.width:
             return self._rest.dot(query)
+        if self._as_rectangle(query):
+            return query.to(self.dense().dtype) @ self.dense().transpose(-1, -2)
         keys = self._past.dense()[0, 0]
         asked = query.flatten(0, 1).to(keys.dtype)
         flat = F.grouped_mm(_aligned(keys), _aligned(asked).transpose(-1, -2), offs=self._layout.ends)
@@ -217,6 +224,8 @@ class Ragged:
         width = self._layout.width
         if not width:
             return self._rest.mix(weights)
+        if self._as_rectangle(weights):
+            return weights.to(self.dense().dtype) @ self.dense()
         values = self._past.dense()[0, 0]
         flat = self._layout.flat(rearrange(weights[..., :width], "b h query n -> b h n query").to(values.dtype))
         out = F.grouped_mm(_aligned(flat.t()), _aligned(values), offs=self._layout.ends)

@@ -34,6 +34,7 @@ class Store:
             head while all heads hold the same tokens.
         carried: [batch, heads, stored], float32, a number that an eviction keeps for each pair; None if it keeps none.
         padded: whether a slot may hold no token.
+        cut: whether gradients do not reach the tokens of all that is held.
         dead: slots of each head that were given up one at a time and are still there (see `drop`).
     """
 
@@ -45,6 +46,8 @@ class Store:
         self._carried: AnyColumn | None = None
         self.padded = False
         self.dead = 0
+        self.cut = False
+        self._tracked = False
 
     @property
     def length(self) -> int:
@@ -109,6 +112,7 @@ class Store:
         decoding: bool,
     ) -> None:
         """Adds pairs behind the others; what comes first is taken as it is, without a copy (see `settle`)."""
+        self._tracked = self._tracked or keys.requires_grad or values.requires_grad
         if self._device is not None:
             keys, values = keys.to(self._device), values.to(self._device)
         held = self._positions.length and self._positions.dense().shape[1]
@@ -124,6 +128,7 @@ class Store:
 
     def carry(self, numbers: Float[Tensor, "batch heads stored"]) -> None:
         """Keeps a number for each slot, in place of the one before."""
+        numbers = numbers.detach()
         if self._carried is None:
             self._carried = Column.of(numbers.float())
         elif isinstance(self._carried, Ragged):
@@ -146,6 +151,8 @@ class Store:
             context = Context(query=query, asks=asks, real=self.positions >= 0 if self.padded else None)
             for column in (self.key_column, self.value_column):
                 column.pack(context, prefill, undo)
+            if not (self.key_column.plain and self.value_column.plain):
+                self._note_cut()
         if prefill:
             for column in self._columns():
                 column.settle()
@@ -173,6 +180,12 @@ class Store:
             for column in self._columns():
                 column.keep(index)
         self.padded = self.padded or isinstance(self._positions, Ragged) or bool((index < 0).any())
+        self._note_cut()
+
+    def _note_cut(self) -> None:
+        if self._tracked and not self.cut:
+            encoded = self._storage is not None and not (self.key_column.plain and self.value_column.plain)
+            self.cut = encoded or not torch.is_grad_enabled()
 
     def _make_ragged(self, index: Int[Tensor, "batch heads kept"]) -> None:
         """The older tokens of each head into one flat tensor, the newest, which a storage keeps as they are, behind."""

@@ -123,7 +123,6 @@ class Surprisals(Companion):
             room = torch.where(room >= max(self._method.start_size, 1), room, store.length)
             self._cut(layers, room, int(room.max()))
 
-    @torch.no_grad()
     def after(
         self,
         cache: Any,
@@ -141,7 +140,7 @@ class Surprisals(Companion):
             store.carry(F.pad(surprisal, (store.length - new, 0)).unsqueeze(1))
         else:
             store.carried[:, 0, -new:] = surprisal
-        self._predicts, self._seen = hidden[:, -1].clone(), layers[0].seen
+        self._predicts, self._seen = hidden[:, -1].detach().clone(), layers[0].seen
         if new > 1 or self._limit is None:
             self._limit = self._limits(layers, torch.zeros_like(store.positions[:, 0, -1]))
             self._slots = int(self._limit.max())
@@ -159,6 +158,7 @@ class Surprisals(Companion):
         """The last hidden state."""
         return [] if self._predicts is None else [self._predicts]
 
+    @torch.no_grad()
     def _surprisal(
         self, tokens: Tensor, positions: Int[Tensor, "batch new"], hidden: Float[Tensor, "batch new hidden_dim"]
     ) -> Float[Tensor, "batch new"]:
