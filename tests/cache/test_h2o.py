@@ -12,6 +12,7 @@ from pith.attention import LayerCache
 from pith.attention.answers import Answers
 from pith.attention.call import Call
 from pith.attention.evictor import Evictor
+from pith.attention.in_flight import CacheGroup
 from pith.cache.h2o import H2O
 from pith.core import Recipe
 
@@ -55,7 +56,7 @@ def test_every_row_holds_what_the_equation_says(query_heads: int, kv_heads: int,
     mask = torch.ones(2, length, dtype=torch.long)
     mask[1, :empty] = 0
     method = H2O(budget=0.5, recent_share=recent_share, group=group)
-    layer = LayerCache(0, 1, 0, Answers(evictor=Evictor(method, seat=(0, 1), placement=None)))
+    layer = LayerCache(0, 1, CacheGroup([0], 1), Answers(evictor=Evictor(method, seat=(0, 1), placement=None)))
     held, seen = [], 0
     for q, k in zip(query.split(parts, 2), keys.split(parts, 2), strict=True):
         seen += q.shape[2]
@@ -88,7 +89,7 @@ def test_a_pair_that_many_looked_at_outlives_those_that_few_did() -> None:
     torch.manual_seed(0)
     query, keys = torch.randn(1, 1, 40, 8) * 0.1 + 1, torch.randn(1, 1, 40, 8) * 0.1
     keys[0, 0, 7] = 4.0
-    layer = LayerCache(0, 1, 0, Answers(evictor=Evictor(H2O(budget=6), seat=(0, 1), placement=None)))
+    layer = LayerCache(0, 1, CacheGroup([0], 1), Answers(evictor=Evictor(H2O(budget=6), seat=(0, 1), placement=None)))
     call = Call(torch.nn.Identity(), None, None, None, None, None, 0.0)
     for q, k in zip(query.split([20, *[1] * 20], 2), keys.split([20, *[1] * 20], 2), strict=True):
         layer.attend(call, q, k, k)

@@ -11,6 +11,7 @@ from contracts.tiny import tiny, tokens
 from pith.attention import LayerCache, PithCache
 from pith.attention.answers import Answers
 from pith.attention.call import Call
+from pith.attention.in_flight import CacheGroup
 from pith.attention.reader import Reader
 from pith.cache.recycled_attention import RecycledAttention
 from pith.core import Recipe
@@ -23,7 +24,7 @@ PROMPT = 19
 
 def run(method: RecycledAttention, query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> tuple[Any, ...]:
     """Outputs of the decoded tokens, [batch, query_head, token, dim], and what was held in mind after each."""
-    layer = LayerCache(0, 1, 0, Answers(reader=Reader(method)))
+    layer = LayerCache(0, 1, CacheGroup([0], 1), Answers(reader=Reader(method)))
     layer.attend(CALL, query[:, :, :PROMPT], keys[:, :, :PROMPT], values[:, :, :PROMPT])
     outs, chosen = [], []
     for i in range(PROMPT, query.shape[2]):
@@ -101,7 +102,7 @@ def test_rows_start_their_full_steps_when_they_need_them() -> None:
     torch.manual_seed(0)
     query = torch.randn(2, 2, PROMPT + 4, 8)
     query[0, :, PROMPT - 1 :] = query[0, :, PROMPT - 1 : PROMPT]  # its queries stay alike
-    layer = LayerCache(0, 1, 0, Answers(reader=Reader(RecycledAttention(k=5, s=0.9, interval=1))))
+    layer = LayerCache(0, 1, CacheGroup([0], 1), Answers(reader=Reader(RecycledAttention(k=5, s=0.9, interval=1))))
     layer.attend(CALL, *[query[:, :, :PROMPT]] * 3)
     layer.attend(CALL, *[query[:, :, PROMPT : PROMPT + 1]] * 3)
     assert layer.reader is not None

@@ -15,6 +15,7 @@ from pith.attention.answers import Answers
 from pith.attention.attend import attend
 from pith.attention.call import Call
 from pith.attention.evictor import Evictor
+from pith.attention.in_flight import CacheGroup
 from pith.cache.duo_attention import DuoAttention, retrieval_heads, streaming_mask
 
 FIXTURE = json.loads((Path(__file__).parent / "duo_attention.json").read_text())
@@ -66,7 +67,7 @@ def test_what_heads_read_and_keep(
         sparsity=1.0 if streaming == count else streaming / max(count - 1, 1) - 1e-6,
         gates=str(tmp_path / "gates.safetensors"),
     )
-    layer = LayerCache(0, 1, 0, Answers(evictor=Evictor(method, seat=(0, 1), placement=None)))
+    layer = LayerCache(0, 1, CacheGroup([0], 1), Answers(evictor=Evictor(method, seat=(0, 1), placement=None)))
     call = Call(torch.nn.Identity(), mask=None, positions=None, scaling=None, softcap=None, sinks=None, dropout=0.0)
     torch.manual_seed(0)
     x, at = torch.randn(1, count, sum(case["parts"]), 4), 0

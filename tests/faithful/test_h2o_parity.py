@@ -13,6 +13,7 @@ from pith.attention import LayerCache
 from pith.attention.answers import Answers
 from pith.attention.call import Call
 from pith.attention.evictor import Evictor
+from pith.attention.in_flight import CacheGroup
 from pith.cache.h2o import H2O
 
 FIXTURE = json.loads((Path(__file__).parent / "h2o.json").read_text())
@@ -26,7 +27,7 @@ def test_sums_and_kept_positions(case: dict[str, Any]) -> None:
     query, keys = torch.tensor(case["query"])[None], torch.tensor(case["keys"])[None]
     budget = case["hh_size"] + case["recent_size"]
     method = H2O(budget=budget, recent_share=case["recent_size"] / budget)
-    layer = LayerCache(0, 1, 0, Answers(evictor=Evictor(method, seat=(0, 1), placement=None)))
+    layer = LayerCache(0, 1, CacheGroup([0], 1), Answers(evictor=Evictor(method, seat=(0, 1), placement=None)))
     parts = zip(query.split(case["parts"], 2), keys.split(case["parts"], 2), strict=True)
     for i, (q, k) in enumerate(parts):
         layer.attend(CALL, q, k, k)

@@ -14,6 +14,7 @@ from pith.attention import LayerCache
 from pith.attention.answers import Answers
 from pith.attention.call import Call
 from pith.attention.evictor import Evictor, best
+from pith.attention.in_flight import CacheGroup
 from pith.cache.key_diff import KeyDiff
 
 FIXTURE = json.loads((Path(__file__).parent / "key_diff.json").read_text())
@@ -36,7 +37,9 @@ def test_block_by_block(case: dict[str, Any], run: dict[str, Any]) -> None:
     """Blocks of one token are decoded tokens, of which each drops one pair."""
     keys = torch.tensor(case["keys"])[None]
     blocks = [keys[:, :, : run["first"]], *keys[:, :, run["first"] :].split(run["block"], dim=2)]
-    layer = LayerCache(0, 1, 0, Answers(evictor=Evictor(KeyDiff(budget=run["budget"]), seat=(0, 1), placement=None)))
+    layer = LayerCache(
+        0, 1, CacheGroup([0], 1), Answers(evictor=Evictor(KeyDiff(budget=run["budget"]), seat=(0, 1), placement=None))
+    )
     for block in blocks:
         layer.attend(CALL, block, block, block)
     assert layer.store.positions[0].expand(keys.shape[1], -1).tolist() == run["kept"]

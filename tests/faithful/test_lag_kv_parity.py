@@ -13,6 +13,7 @@ from pith.attention import LayerCache
 from pith.attention.answers import Answers
 from pith.attention.call import Call
 from pith.attention.evictor import Evictor
+from pith.attention.in_flight import CacheGroup
 from pith.cache.lag_kv import LagKV, stands_out
 
 FIXTURE = json.loads((Path(__file__).parent / "lag_kv.json").read_text())
@@ -26,7 +27,7 @@ def layer(case: dict[str, Any]) -> LayerCache:
         lag_size=case["lag_size"],
         score_v_ratio=float(case["score_v_ratio"]),
     )
-    return LayerCache(0, 1, 0, Answers(evictor=Evictor(method, seat=(0, 1), placement=None)))
+    return LayerCache(0, 1, CacheGroup([0], 1), Answers(evictor=Evictor(method, seat=(0, 1), placement=None)))
 
 
 @pytest.mark.parametrize("case", FIXTURE["cases"], ids=lambda c: f"{sum(c['parts'])}-{c['sink_size']}-{c['lag_size']}")

@@ -16,6 +16,7 @@ from pith.attention import LayerCache
 from pith.attention.answers import Answers
 from pith.attention.call import Call
 from pith.attention.evictor import Evictor
+from pith.attention.in_flight import CacheGroup
 from pith.cache.pyramid_infer import PyramidInfer
 from pith.core import DenseCache
 
@@ -49,7 +50,10 @@ class Model:
     def __init__(self, case: dict[str, Any]) -> None:
         self.query, self.keys = torch.tensor(case["query"]), torch.tensor(case["keys"])
         method, depth = method_of(case["config"]), case["layers"]
-        layers = [LayerCache(i, depth, 0, Answers(evictor=Evictor(method, (i, depth), None))) for i in range(depth)]
+        layers = [
+            LayerCache(i, depth, CacheGroup(range(depth), depth), Answers(evictor=Evictor(method, (i, depth), None)))
+            for i in range(depth)
+        ]
         self.cache = SimpleNamespace(layers=layers, left_alone={}, served=lambda: layers)
         self.companion = method.companion()
 

@@ -13,6 +13,7 @@ from contracts.steps import step
 from pith.attention import LayerCache, Part, Step
 from pith.attention.answers import Answers
 from pith.attention.call import Call
+from pith.attention.in_flight import CacheGroup
 from pith.attention.reader import Reader
 from pith.cache.quest import Quest
 
@@ -41,7 +42,7 @@ def pages_of(parts: list[Part] | None, head: int) -> list[int] | None:
 def output(case: dict[str, Any], quest: Quest) -> torch.Tensor:
     """The attention of the last token, which is decoded after the others were read as a prompt."""
     query, keys, values = (torch.tensor(case[name])[None] for name in ("query", "keys", "values"))
-    layer = LayerCache(0, 1, 0, Answers(reader=Reader(quest)))
+    layer = LayerCache(0, 1, CacheGroup([0], 1), Answers(reader=Reader(quest)))
     call = Call(torch.nn.Identity(), mask=None, positions=None, scaling=None, softcap=None, sinks=None, dropout=0.0)
     prompt = keys.shape[2] - 1
     layer.attend(call, query.unsqueeze(2).expand(-1, -1, prompt, -1), keys[:, :, :prompt], values[:, :, :prompt])
