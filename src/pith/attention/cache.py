@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers.cache_utils import Cache
 
-from pith.attention.companion import Companion
+from pith.attention.companion import Companion, accompany
 from pith.attention.layer import LayerCache
-from pith.core import InputError, ModelError
+from pith.attention.rotary import Rotary
+from pith.core import InputError, Method, ModelError
 
 
 class PithCache(Cache):  # type: ignore[misc]
@@ -47,6 +49,53 @@ class PithCache(Cache):  # type: ignore[misc]
             )
         states: tuple[Tensor, Tensor] = super().update(key_states, value_states, layer_idx, *args, **kwargs)
         return states
+
+    def __copy__(self) -> PithCache:
+        """Refuse: both caches would write to the same layers.
+
+        Raises:
+            InputError: always.
+        """
+        raise InputError("copy.copy of a cache would share its layers; use copy.deepcopy(cache)")
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> PithCache:
+        """Return a copy that continues on its own: with its own tensors, and followed by its own companion.
+
+        What belongs to the model or to the recipe is shared.
+
+        Raises:
+            InputError: tensors of the cache have gradients, which PyTorch does not copy.
+        """
+        if any(tensor.requires_grad for tensor in self.tensors()):
+            raise InputError("a cache read with gradients cannot be copied; read the text under torch.no_grad()")
+        for shared in self._shared():
+            memo[id(shared)] = shared
+        copied = type(self).__new__(type(self))
+        memo[id(self)] = copied
+        vars(copied).update(copy.deepcopy(vars(self), memo))
+        if copied.companion is not None:
+            accompany(copied.companion, copied, copied.companion.model)
+        return copied
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """Refuse to pickle a cache whose companion follows the forwards of a model in this process.
+
+        Raises:
+            InputError: it has one.
+        """
+        if self.companion is not None:
+            name = type(self.companion).__module__.rpartition(".")[2]
+            raise InputError(f"a cache of {name} cannot be pickled: {name} follows the forwards of the model in memory")
+        return super().__reduce_ex__(protocol)
+
+    def _shared(self) -> Iterator[Any]:
+        """What a copy has in common with this cache: methods, rotations and parts of the model."""
+        held: list[Any] = [] if self.companion is None else list(vars(self.companion).values())
+        for layer in self.served():
+            held += [layer.answers.rotary, layer.answers.storage]
+            held += [] if layer.evictor is None else [layer.evictor.eviction]
+            held += [] if layer.reader is None else [layer.reader.reading]
+        yield from (one for one in held if isinstance(one, nn.Module | Method | Rotary))
 
     def require_whole(self) -> None:
         """Raise if a forward was interrupted, so that only some of the layers hold its tokens.
