@@ -72,7 +72,7 @@ class PithCache(Cache):  # type: ignore[misc]
             memo[id(shared)] = shared
         copied = type(self).__new__(type(self))
         memo[id(self)] = copied
-        vars(copied).update(copy.deepcopy(vars(self), memo))
+        copied.__dict__.update(copy.deepcopy(self.__dict__, memo))
         if copied.companion is not None:
             accompany(copied.companion, copied, copied.companion.model)
         return copied
