@@ -142,7 +142,7 @@ def test_a_decoded_token_makes_no_second_copy_of_the_cache(monkeypatch: pytest.M
     pairs = torch.randn(1, 2, 20480, 16)
     for layer in cache.layers:
         layer.store.append(pairs, pairs, torch.arange(20480, dtype=torch.int32)[None, None], decoding=False)
-        layer.seen, layer.is_initialized = 20480, True
+        layer.numbering.seen, layer.is_initialized = 20480, True
         layer.store.settle()
     model(tokens(1, 1), past_key_values=cache)  # grows the buffers
     with largest() as made:
