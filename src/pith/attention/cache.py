@@ -24,6 +24,7 @@ class PithCache(Cache):  # type: ignore[misc]
     Attributes:
         layers: one cache layer each.
         left_alone: for each layer that is left alone, its index and why.
+        interrupted: whether a forward with it ended in an exception.
         by_generate: whether `generate` made the cache that this one replaces, and so announces candidates.
     """
 
@@ -32,6 +33,7 @@ class PithCache(Cache):  # type: ignore[misc]
         self.left_alone = left_alone
         self.companion: Companion | None = None
         self.by_generate = False
+        self.interrupted = False
         self.unwatched = False  # whether forwards run that the companion does not follow
 
     def update(
@@ -104,7 +106,7 @@ class PithCache(Cache):  # type: ignore[misc]
             InputError: it was.
         """
         seen = {layer.seen for layer in self.served()}
-        if len(seen) > 1:
+        if self.interrupted and len(seen) > 1:
             raise InputError(
                 f"a forward with this cache was interrupted: its layers hold {min(seen)} to {max(seen)} tokens; read "
                 "the text again in a new cache"

@@ -168,6 +168,9 @@ class Interceptor:
         try:
             out = original(self._forward)(**kwargs)
             in_flight.require_taken()
+        except BaseException:
+            cache.interrupted = True
+            raise
         finally:
             in_flight.clear()
         use.acted = use.acted or any(layer.seen for layer in cache.served())
