@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import weakref
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 from jaxtyping import Float, Int
@@ -67,7 +68,8 @@ def accompany(companion: Companion, cache: Any, model: Any) -> None:
     decoder = model.get_decoder() if hasattr(model, "get_decoder") else None
     if decoder is None or decoder is model:
         raise ModelError(f"{type(model).__name__} has no get_decoder(), so its forwards cannot be followed")
-    known, names = weakref.ref(cache), argument_names(decoder)
+    known: Callable[[], Any] = weakref.ref(cache)
+    names = argument_names(decoder)
 
     def given(args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any] | None:
         """All arguments by name, if they are of a forward with this cache."""
@@ -84,7 +86,7 @@ def accompany(companion: Companion, cache: Any, model: Any) -> None:
         if (found := given(args, kwargs)) is not None:
             tokens = found["input_ids"]
             companion.mask, companion.follows = found.get("attention_mask"), True
-            if companion.prompt_at_once and found["past_key_values"].get_seq_length():
+            if companion.prompt_at_once and any(one.numbering.rows is not None for one in known().served()):
                 refuse_late_rows(companion.mask, tokens.shape[1])
             companion.before(found["past_key_values"], tokens)
 

@@ -18,7 +18,7 @@ from pith.attention.candidates import count_candidates, expect_candidates
 from pith.attention.given import refuse_attentions, replaces_cache
 from pith.attention.interface import NAME
 from pith.attention.signature import argument_names
-from pith.attention.support import set_attention
+from pith.attention.support import require_model, set_attention
 from pith.attention.uncompiled import original, uncompiled
 from pith.core import InputError, ModelError, Recipe
 
@@ -52,6 +52,7 @@ def enter(model: Any, use: Use) -> PithCache:
     Raises:
         ModelError: the model cannot be served; it is left as it was.
     """
+    require_model(model)
     with _lock:
         interceptor = _interceptors.get(model)
         if interceptor is None:

@@ -10,11 +10,21 @@ from pith.attention.interface import NAME, register
 from pith.core import ModelError
 
 
+def require_model(model: Any) -> None:
+    """Refuse what is not a Transformers model.
+
+    Raises:
+        ModelError: it is not.
+    """
+    if getattr(model, "config", None) is None or not hasattr(model, "set_attn_implementation"):
+        name = type(model).__name__
+        raise ModelError(f"{name} is no Transformers model: it has no config or no set_attn_implementation")
+
+
 def plan_layers(model: Any) -> tuple[DynamicCache, dict[int, str]]:
     """The cache that Transformers would make, and why which of its layers are left alone."""
-    name, config = type(model).__name__, getattr(model, "config", None)
-    if config is None or not hasattr(model, "set_attn_implementation"):
-        raise ModelError(f"{name} is no Transformers model: it has no config or no set_attn_implementation")
+    require_model(model)
+    name, config = type(model).__name__, model.config
     if getattr(config, "is_encoder_decoder", False):
         raise ModelError(f"{name} is an encoder-decoder model; Pith takes decoder-only ones")
     decoder = config.get_text_config(decoder=True)

@@ -22,7 +22,7 @@ from transformers.masking_utils import AttentionMaskInterface
 from pith.attention import Retention, Seat, Step
 from pith.attention.attend import attend
 from pith.attention.interface import attention, mask
-from pith.core import DenseCache, InputError, ModelError, Paper, param, require_file, shown
+from pith.core import DenseCache, InputError, ModelError, Paper, param, require_file, shown, user_path
 
 FILE = "duo_attention.safetensors"
 """The gates of a model, beside its weights."""
@@ -80,7 +80,7 @@ class DuoAttention(Retention):
         if self.keeps_all:
             return self
         folder = getattr(model.config, "_name_or_path", "") or "."
-        path = Path(self.gates or Path(folder) / FILE)
+        path = user_path(self.gates or Path(folder) / FILE, label="duo_attention: gates=", error=ModelError)
         if not os.path.exists(path):  # False for what cannot be a path
             raise ModelError(
                 f"there are no gates for duo_attention at {shown(str(path))}; "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -65,17 +66,26 @@ def _found(roots: list[Path]) -> Iterator[tuple[Path, str, int]]:
         InputError: a root is not a folder.
     """
     from pith.core import InputError
-    from pith.core.files import user_path
+    from pith.core.files import is_folder, user_path
     from pith.core.folders import own_folders
 
     known: set[Path] = set()
     for root in map(user_path, roots):
-        if not root.is_dir():
-            raise InputError(f"{root} is not a folder; allowed are folders, which are searched with all in them")
+        if not is_folder(root):
+            raise InputError(f"{root} is not a folder; allowed are folders that can be read, with all in them")
         for folder, kind in own_folders(root):
             if folder.resolve() not in known:
                 known.add(folder.resolve())
-                yield folder, kind, sum(one.lstat().st_size for one in folder.rglob("*") if not one.is_dir())
+                yield folder, kind, sum(map(_size, folder.rglob("*")))
+
+
+def _size(path: Path) -> int:
+    """Return the bytes of a file; 0 for a folder, and for what another process has removed meanwhile."""
+    try:
+        state = path.lstat()
+    except OSError:
+        return 0
+    return 0 if stat.S_ISDIR(state.st_mode) else state.st_size
 
 
 def _agreed(question: str) -> bool:

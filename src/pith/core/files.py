@@ -42,17 +42,22 @@ def user_path(path: str | Path, *, label: str = "", error: type[PithError] = Inp
         error: what is raised.
 
     Raises:
-        PithError: as `error` says: no user has that name, or no path can look like that.
+        PithError: as `error` says: no user has that name, or no path can look like that or be that long.
     """
     try:
         found = Path(path).expanduser()
-        os.fsencode(found)
+        encoded = os.fsencode(found)
     except RuntimeError:  # of expanduser
         raise _unreadable(label, path, "there is no such user", error) from None
     except ValueError:
         raise _unreadable(label, path, "the path holds characters that are not allowed", error) from None
-    if "\0" in str(found):
+    if b"\0" in encoded:
         raise _unreadable(label, path, "the path holds a NUL character", error)
+    try:
+        os.lstat(encoded)
+    except OSError as failure:
+        if failure.errno == errno.ENAMETOOLONG:
+            raise _unreadable(label, path, _reason(failure), error) from None
     return found
 
 
@@ -181,7 +186,7 @@ def write_whole(path: Path, content: bytes) -> Path:
     Raises:
         StoreError: it cannot be written; what was there before still is.
     """
-    draft, made = path.with_name(f"{path.name[:100]}.{secrets.token_hex(8)}.tmp"), False
+    draft, made = path.with_name(f"{path.name[:50]}.{secrets.token_hex(8)}.tmp"), False
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with draft.open("xb") as file:

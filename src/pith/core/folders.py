@@ -120,7 +120,7 @@ def draft_folder(parent: Path, name: str) -> Iterator[Path]:
     Raises:
         OSError: it cannot be written.
     """
-    made = Path(tempfile.mkdtemp(prefix=f"{name[:100]}.", suffix=".draft", dir=parent))
+    made = Path(tempfile.mkdtemp(prefix=f"{name[:50]}.", suffix=".draft", dir=parent))
     try:
         _mark(made)
         with FileLock(made / LOCK).acquire(timeout=0):
@@ -141,7 +141,7 @@ def unfinished_folder(folder: Path) -> Iterator[Path]:
     """
     if os.path.lexists(folder) and marker_kind(folder) != "unfinished":
         raise InputError(f"{folder} is not Pith's own, which keeps unfinished work under that name; take another name")
-    lock, new = FileLock(folder / LOCK), not folder.exists()
+    lock, new = FileLock(folder / LOCK), not os.path.lexists(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if new:

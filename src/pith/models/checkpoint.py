@@ -36,7 +36,8 @@ def require_readable(folder: Path) -> None:
             f"{folder} holds a PEFT adapter (adapter_config.json); merge it into the model first (merge_and_unload) "
             "and save that"
         )
-    quantized = said.get("config.json", {}).get("quantization_config") is not None
+    config = said.get("config.json", {})
+    quantized = any(isinstance(one, dict) and one.get("quantization_config") for one in (config, config.get("text_config")))
     for path in weight_files(folder):
         open_file(path, limit=None, error=ModelError).close()  # safetensors calls a file that it may not read missing
         if path.suffix == ".safetensors" and path.name != FILE:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
-from pith.core import InputError, ModelError, Recipe
+from pith.core import InputError, ModelError, Recipe, user_path
 from pith.core.folders import new_folder, write_manifest
 from pith.models import compressed_tensors
 from pith.models.quiet import silent
@@ -95,7 +95,7 @@ def export(model: Any, tokenizer: Any, folder: str | Path, kind: str = "auto", r
         InputError: the folder holds something or cannot be written, or the format is none or not installed.
         ModelError: the format cannot hold the model, or its reader makes another model of it; nothing stays.
     """
-    folder = Path(folder).expanduser().resolve()
+    folder = user_path(folder).resolve()
     require_free(folder)
     require_in_memory(model)
     chosen = kind_of(model, kind)
@@ -126,12 +126,13 @@ def require_free(folder: Path) -> None:
     """Refuses a folder in which something is.
 
     Raises:
-        InputError: it is a file, or holds files.
+        InputError: it is a file, holds files, or cannot be looked at.
     """
-    if folder.is_dir() and any(folder.iterdir()):
-        raise InputError(f"the folder {folder} is not empty; allowed is a new or an empty one")
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"{folder} is a file; allowed is a new or an empty folder")
+    with write_errors(folder):
+        if folder.is_dir() and any(folder.iterdir()):
+            raise InputError(f"the folder {folder} is not empty; allowed is a new or an empty one")
+        if folder.exists() and not folder.is_dir():
+            raise InputError(f"{folder} is a file; allowed is a new or an empty folder")
 
 
 def _write(model: Any, folder: Path, kind: Kind) -> None:

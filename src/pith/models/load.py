@@ -10,7 +10,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-from pith.core import InputError, ModelError
+from pith.core import InputError, ModelError, shown, user_path
 from pith.core.folders import require_whole
 from pith.models.checkpoint import require_readable, weight_files
 from pith.models.checks import padding_of, require_rows
@@ -121,12 +121,16 @@ def _device(device: str | None) -> torch.device:
 
 def _locate(name: str) -> tuple[str, bool]:
     """Where the files are, and whether only those on this machine can be had."""
-    path = _FOLDER if name == BUILTIN else Path(name).expanduser()
-    if name and path.is_dir():
+    path = _FOLDER if name == BUILTIN else user_path(name, label="model ", error=ModelError)
+    try:
+        is_folder, is_file = path.is_dir(), path.is_file()
+    except OSError as error:
+        raise ModelError(f"model {shown(name)} cannot be read: {error.strerror or error}") from None
+    if name and is_folder:
         if not (path / "config.json").is_file():
             raise ModelError(f"the folder {name} holds no model: it has no config.json, which save_pretrained writes")
         return str(path), True
-    if path.is_file():
+    if is_file:
         raise ModelError(f"{name} is a file; allowed is {BUILTIN!r}, a model's folder, or a hub id")
     if name.startswith((".", "/", "~")) or name.count("/") > 1 or not name:
         raise ModelError(f"there is no folder {name!r}; allowed is {BUILTIN!r}, a model's folder, or a hub id")

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
+import secrets
 import sqlite3
 import stat
-import threading
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
@@ -162,10 +162,11 @@ def _make_file(path: Path) -> None:
             raise incomplete(path, f"it has {state.st_size} bytes" if state.st_size else "it is empty")
         return
     if left := [name for end in ("-wal", "-journal") if (name := path.with_name(path.name + end)).exists()]:
+        if path.exists():  # another process has just made it
+            return
         raise incomplete(left[0], f"{path.name} is missing beside it")
-    draft = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_ident()}.tmp")
+    draft = path.with_name(f"{path.name}.{secrets.token_hex(8)}.tmp")
     try:
-        draft.unlink(missing_ok=True)
         with closing(sqlite3.connect(draft, isolation_level=None)) as made:
             for table in (PIECE, CLAIM):
                 made.execute(str(CreateTable(table).compile(dialect=dialect())))

@@ -9,10 +9,10 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
-from pith.core import InputError, PithError, nearest
+from pith.core import InputError, PithError, nearest, shown, user_path
+from pith.core.files import is_folder
 
 MAIN = ("acc_norm", "acc", "exact_match", "bits_per_byte")
 """The metrics that are a task's main one, the first that it has."""
@@ -63,8 +63,11 @@ def load(name: str, include: str | None, fewshot: int | None) -> dict[str, Any]:
         InputError: the harness is not installed, there is no such task, or it cannot be loaded.
     """
     harness("tasks")  # says first of all that the harness is missing, where it is
-    if include is not None and not Path(include).is_dir():
-        raise InputError(f"lm_eval: include={include!r} is no folder; allowed is one that holds task files")
+    if include is not None:
+        folder = user_path(include, label="lm_eval: include=")
+        if not is_folder(folder):
+            raise InputError(f"lm_eval: include={shown(include)} is no folder; allowed is one that holds task files")
+        include = str(folder)
     manager = _manager(include, include is None)
     if include is not None and name not in manager.all_tasks:
         manager = _manager(include, True)

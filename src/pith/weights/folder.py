@@ -83,7 +83,7 @@ def save(model: Any, folder: Path) -> None:
     Raises:
         InputError: the folder cannot be written; what was there before is left as it was.
     """
-    new = not folder.exists()
+    new = not os.path.lexists(folder)
     try:
         with write_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
