@@ -37,7 +37,9 @@ def require_readable(folder: Path) -> None:
             "and save that"
         )
     config = said.get("config.json", {})
-    quantized = any(isinstance(one, dict) and one.get("quantization_config") for one in (config, config.get("text_config")))
+    quantized = any(
+        isinstance(one, dict) and one.get("quantization_config") for one in (config, config.get("text_config"))
+    )
     for path in weight_files(folder):
         open_file(path, limit=None, error=ModelError).close()  # safetensors calls a file that it may not read missing
         if path.suffix == ".safetensors" and path.name != FILE:
