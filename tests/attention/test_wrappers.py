@@ -105,3 +105,11 @@ def test_a_wrapper_without_a_model_or_with_several_is_refused() -> None:
 def test_a_model_shared_by_two_parts_of_a_wrapper_is_one() -> None:
     model = tiny("llama_gqa")
     assert unwrap(nn.ModuleList([model, Parallel(model)])) is model
+
+
+def test_what_is_not_a_model_is_refused() -> None:
+    for given in ("gpt2", None, 5):
+        with pytest.raises(ModelError, match="is no Transformers model"), pith.applied(given, "snapkv"):
+            pass
+        with pytest.raises(ModelError, match="is no Transformers model"):
+            Recipe.parse("snapkv").cache(given)

@@ -84,7 +84,7 @@ def test_sentences_say_who_would_help() -> None:
 @pytest.mark.parametrize(
     ("words", "why"),
     [
-        (("--lengths", "64,x"), "'x' is no length; lengths are numbers of tokens such as 512,1024"),
+        (("--lengths", "64,x"), "'x' is no length; lengths are numbers of tokens, below 2**63, such as 512,1024"),
         (("--lengths", "0"), "'0' is no length"),
         (("--lengths", "4096"), "a prompt of 4096 tokens and 32 decoded ones takes 4128 tokens"),
         (("--recipe", "snapvk"), "no method is called 'snapvk'; did you mean 'snapkv'?"),

@@ -7,7 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from pith.core import InputError, StoreError, read_bytes, read_json, read_text, require_file, user_path, write_whole
+from pith.core import (
+    InputError,
+    StoreError,
+    read_bytes,
+    read_json,
+    read_text,
+    require_file,
+    resolve_path,
+    user_path,
+    write_whole,
+)
 
 
 def test_a_text_is_read_without_its_byte_order_mark(tmp_path: Path) -> None:
@@ -133,3 +143,14 @@ def test_what_stood_there_stays_when_writing_fails(tmp_path: Path, monkeypatch: 
     monkeypatch.undo()
     assert path.read_bytes() == b"one"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_path_that_cannot_be_resolved_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "circle").symlink_to(tmp_path / "circle")
+    with pytest.raises(InputError, match="its links lead in a circle"):
+        resolve_path(tmp_path / "circle")
+    with pytest.raises(InputError, match="the path is too long"):
+        user_path(tmp_path / ("x" * 300))
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "folder")
+    assert resolve_path(tmp_path / "link") == (tmp_path / "folder").resolve()

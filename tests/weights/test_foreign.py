@@ -64,3 +64,11 @@ def test_a_model_that_would_never_be_built_is_refused(value: int) -> None:
     config.num_hidden_layers = value
     with pytest.raises(ModelError, match=r"config\.json of here has num_hidden_layers=.*at most 16384 is"):
         trust_nothing(config, "here")
+
+
+@pytest.mark.parametrize("key", ["vocab_size_per_layer_input", "shared_expert_intermediate_size", "head_size"])
+def test_widths_of_layers_are_not_numbers_of_them(key: str) -> None:
+    config = LlamaConfig()
+    setattr(config, key, 262144)
+    trust_nothing(config, "here")
+    assert getattr(config, key) == 262144

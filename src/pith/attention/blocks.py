@@ -21,9 +21,9 @@ PIECE = 16
 
 def padding_before(step: Step) -> Rows:
     """The slots of padding before the first token of each row."""
-    new = step.query.shape[2]
-    more = step.padded and bool((step.positions[:, 0, -new:] < 0).any())
-    if step.prefill or more or "front" not in step.memory:
+    known: Rows | None = step.memory.get("front")
+    before = step.stored - step.query.shape[2]
+    if known is None or step.prefill or bool((known >= before).any()):  # a row has not begun: padding may come yet
         front = torch.zeros(len(step.query), dtype=torch.long)
         if step.padded:
             front = (step.positions[:, 0] < 0).long().cumprod(dim=-1).sum(dim=-1).cpu()

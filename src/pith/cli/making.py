@@ -11,7 +11,7 @@ import torch
 from pith.cli.apply import Options
 from pith.cli.command import say, source
 from pith.cli.screen import Screen
-from pith.core import InputError, Recipe, user_path
+from pith.core import InputError, Recipe, resolve_path
 from pith.core.folders import unfinished_folder
 from pith.core.words import bytes_
 from pith.measure.peak import resident_peak
@@ -107,7 +107,7 @@ def make(options: Options) -> Outcome:
         InputError: the recipe changes no weights, or the folder or the format cannot be.
         ModelError: a method or the format cannot take the model.
     """
-    recipe, out = read_recipe(options.recipe), user_path(options.out).resolve()
+    recipe, out = read_recipe(options.recipe), resolve_path(options.out)
     if not len(recipe.weights):
         raise InputError(f"{recipe} changes no weights, so that there is nothing to write; see pith generate --recipe")
     require_free(out)

@@ -19,7 +19,7 @@ from pith.core.errors import (
     shorten,
     shown,
 )
-from pith.core.files import read_bytes, read_json, read_text, require_file, user_path, write_whole
+from pith.core.files import read_bytes, read_json, read_text, require_file, resolve_path, user_path, write_whole
 from pith.core.method import DenseCache, Method
 from pith.core.notes import noted, warn
 from pith.core.paper import Paper
@@ -70,6 +70,7 @@ __all__ = [
     "read_json",
     "read_text",
     "require_file",
+    "resolve_path",
     "runtime",
     "shorten",
     "shown",

@@ -61,6 +61,21 @@ def user_path(path: str | Path, *, label: str = "", error: type[PithError] = Inp
     return found
 
 
+def resolve_path(path: str | Path, *, label: str = "", error: type[PithError] = InputError) -> Path:
+    """Return a path that a user gave as an absolute one without links; see `user_path`.
+
+    Raises:
+        PithError: as `error` says: as `user_path`, or its links lead in a circle, or a folder may not be searched.
+    """
+    found = user_path(path, label=label, error=error)
+    try:
+        return found.resolve()
+    except RuntimeError:  # of a circle
+        raise _unreadable(label, path, _WRONG_PATH[errno.ELOOP], error) from None
+    except OSError as failure:
+        raise _unreadable(label, path, _reason(failure), error) from None
+
+
 def require_file(
     path: str | Path, *, limit: int | None = TEXTS, label: str = "", error: type[PithError] = InputError
 ) -> Path:

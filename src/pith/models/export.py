@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
-from pith.core import InputError, ModelError, Recipe, user_path
+from pith.core import InputError, ModelError, Recipe, resolve_path
 from pith.core.folders import new_folder, write_manifest
 from pith.models import compressed_tensors
 from pith.models.quiet import silent
@@ -95,7 +95,7 @@ def export(model: Any, tokenizer: Any, folder: str | Path, kind: str = "auto", r
         InputError: the folder holds something or cannot be written, or the format is none or not installed.
         ModelError: the format cannot hold the model, or its reader makes another model of it; nothing stays.
     """
-    folder = user_path(folder).resolve()
+    folder = resolve_path(folder)
     require_free(folder)
     require_in_memory(model)
     chosen = kind_of(model, kind)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -22,6 +23,7 @@ _QUANTIZERS = (
 _DECODED = ("fp8", "mxfp4", "mxfp8")
 """Those that Transformers can decode when it loads the weights; otherwise it fetches kernels from the hub."""
 
+_COUNTS = re.compile(r"^(num|n)_.*(layer|head|expert)(?!.*size)|(layers|heads|experts|head_dim)$")
 _MOST = 16384
 """Layers, heads and experts of a model, at most, and elements of a head."""
 
@@ -59,10 +61,13 @@ def trust_nothing(config: Any, name: str) -> None:
 
 
 def _check_counts(config: Any, name: str) -> None:
+    """Refuse absurd numbers of layers, heads and experts, which would be built one by one until memory is full.
+
+    A layer's width or vocabulary is not one of them, such as Gemma 3n's vocab_size_per_layer_input of 262144.
+    """
     for key, value in vars(config).items():
-        # the width of an expert's or a head's layer is a size, not a number of them: 20480 in Qwen2-57B-A14B
-        counted = any(word in key for word in ("layer", "head", "expert")) and not key.endswith("_size")
-        if counted and isinstance(value, int | float) and not abs(value) <= _MOST:
+        counted = _COUNTS.search(key) is not None and isinstance(value, int | float)
+        if counted and not abs(value) <= _MOST:
             raise ModelError(f"config.json of {name} has {key}={value:.4g}, which is not allowed; at most {_MOST} is")
 
 
