@@ -137,8 +137,8 @@ def test_ctrl_c_says_that_the_same_command_goes_on(model: str, tmp_path: Path, m
         raise KeyboardInterrupt
 
     monkeypatch.setattr(pith.study.here, "costs", costs)
-    found = pith_("compare", model, "--out", str(tmp_path))
-    assert found.exit_code == 130
+    found = pith_("compare", model, *OPTIONS, "--out", str(tmp_path))
+    assert found.exit_code == 130, found.output
     assert found.stderr.splitlines()[-1].endswith("the same command goes on from there")
 
 

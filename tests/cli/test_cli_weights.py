@@ -37,8 +37,9 @@ def test_recipes_that_change_weights_stand_beside_others(model: str, tmp_path: P
     run = json.loads((out / "run.json").read_text())
     assert run["settings"]["calibration"] == str(text)
     assert run["settings"]["calibration_sequences"] == 4
-    again = pith_("compare", "--from", str(out / "run.json"))
+    assert "as its model" in refused("compare", "--from", str(out / "run.json"))
+    again = pith_("compare", "--from", str(out / "run.json"), "--trust-files")
     assert again.exit_code == 0, again.output
     assert again.stderr.count("stored earlier") == 4
     text.write_text("another")
-    assert "the calibration text" in refused("compare", "--from", str(out / "run.json"))
+    assert "the calibration text" in refused("compare", "--from", str(out / "run.json"), "--trust-files")

@@ -230,9 +230,9 @@ def test_a_file_that_cannot_be_written_does_not_lose_the_page(tmp_path: Path) ->
 
 
 def test_what_tasks_and_recipes_are_called_is_text_on_the_page() -> None:
-    evil = "<script>alert(1)</script>`<img src=x onerror=alert(1)>\udcff"
+    evil = "<script>alert(1)</script>`<img src=x onerror=alert(1)>"
     tasks = tasks_with(f"perplexity(text={evil!r}),perplexity", {})
     found = study(f"rtn(bits=4, skip={evil!r})", budgets=(), tasks=tasks)
-    text = render(found, f"pith compare {evil}")
+    text = render(found, f"pith compare {evil}\udcff")
     assert len(Elements(text).all("script")) == 1
     assert Elements(text).all("img") == []
