@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import torch
 
 from pith.attention.store import Store
@@ -21,14 +23,15 @@ def held(store: Store) -> list[int]:
 
 
 def test_it_grows_by_a_sixteenth_and_never_by_a_token() -> None:
-    store, buffers = Store(), set()
+    store, buffers = Store(), [0]
     store.append(*pairs(0, 2048), decoding=False)
     for i in range(2048, 2048 + 300):
         store.append(*pairs(i, 1), decoding=True)
-        buffers.add(store.keys.untyped_storage().data_ptr())
+        buffers.append(store.keys.untyped_storage().data_ptr())
         assert store.keys.untyped_storage().nbytes() <= 2 * 3 * 4 * 4 * (store.length + max(64, store.length // 16))
     assert held(store) == list(range(2348))
-    assert len(buffers) == 3
+    # a new buffer lies elsewhere than the one that it is filled from, but may lie where an earlier one was freed
+    assert sum(a != b for a, b in itertools.pairwise(buffers)) == 3
 
 
 def test_after_a_prompt_it_holds_nothing_more() -> None:
