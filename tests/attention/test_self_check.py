@@ -79,7 +79,9 @@ def test_outputs_are_contiguous() -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("name", MAKERS)
 def test_a_model_that_is_served_passes(name: str, dtype: torch.dtype) -> None:
-    self_check.check(tiny(name, dtype))
+    model = tiny(name, dtype)
+    self_check.check(model)
+    assert self_check._checked[model][model.config._attn_implementation].refusal is None
 
 
 def test_the_model_is_as_before(monkeypatch: pytest.MonkeyPatch) -> None:

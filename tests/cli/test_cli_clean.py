@@ -53,6 +53,7 @@ def test_it_shows_and_removes_what_is_pith_s_own(home: Path) -> None:
     assert found.exit_code == 0, found.output
     assert len(found.stdout.splitlines()) == 2, "each is shown once"
     assert own(home) == []
+    assert not list(home.rglob("*.lock"))
     assert "there is nothing to remove" in pith_("clean", str(home), "--yes").stderr
 
 

@@ -40,6 +40,7 @@ def complete(record: Record) -> None:
 def test_a_record_that_names_no_file_is_repeated() -> None:
     trusted(made())
     trusted(made(model="Qwen/Qwen3-0.6B"))
+    assert "./Qwen" in refusal(made(model="./Qwen"))
     trusted(made(task="lm_eval(task='arc_easy')"))
 
 

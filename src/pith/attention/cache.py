@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from transformers.cache_utils import Cache
 
-from pith.attention.companion import Companion, accompany
+from pith.attention.companion import Companion, accompany, method_of
 from pith.attention.layer import LayerCache
 from pith.attention.rotary import Rotary
 from pith.core import InputError, Method, ModelError
@@ -86,7 +86,7 @@ class PithCache(Cache):  # type: ignore[misc]
             InputError: it has one.
         """
         if self.companion is not None:
-            name = type(self.companion).__module__.rpartition(".")[2]
+            name = method_of(self.companion)
             raise InputError(f"a cache of {name} cannot be pickled: {name} follows the forwards of the model in memory")
         return super().__reduce_ex__(protocol)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from pith.attention.cache import PithCache
-from pith.attention.companion import Companion
+from pith.attention.companion import method_of
 from pith.core import InputError
 
 
@@ -46,11 +46,6 @@ def expect_candidates(cache: PithCache, count: int) -> None:
         if reader is not None and not reader.reading.restartable:
             refuse_candidates(reader.reading.name, "chooses by what earlier tokens have read")
         layer.candidates = count
-
-
-def method_of(companion: Companion) -> str:
-    """Return the name of the method that a companion belongs to: its module's."""
-    return type(companion).__module__.rpartition(".")[2]
 
 
 def refuse_candidates(name: str, why: str) -> None:

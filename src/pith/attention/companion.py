@@ -63,6 +63,11 @@ class Companion:
         return []
 
 
+def method_of(companion: Companion) -> str:
+    """Return the name of the method that a companion belongs to: its module's."""
+    return type(companion).__module__.rpartition(".")[2]
+
+
 def accompany(companion: Companion, cache: Any, model: Any) -> None:
     """Tells a companion of every forward with its cache, for as long as the cache lives."""
     decoder = model.get_decoder() if hasattr(model, "get_decoder") else None
@@ -92,15 +97,19 @@ def accompany(companion: Companion, cache: Any, model: Any) -> None:
 
     @uncompiled
     def after(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
-        if (found := given(args, kwargs)) is not None:
-            companion.after(
-                found["past_key_values"], found["input_ids"], found.get("attention_mask"), out.last_hidden_state
-            )
+        if (found := given(args, kwargs)) is None:
+            return
+        try:
+            if out is not None:  # else the forward raised
+                companion.after(
+                    found["past_key_values"], found["input_ids"], found.get("attention_mask"), out.last_hidden_state
+                )
+        finally:
             companion.mask, companion.follows = None, False
 
     handles = [
         decoder.register_forward_pre_hook(before, with_kwargs=True),
-        decoder.register_forward_hook(after, with_kwargs=True),
+        decoder.register_forward_hook(after, with_kwargs=True, always_call=True),
     ]
     for handle in handles:
         weakref.finalize(cache, handle.remove)

@@ -99,5 +99,6 @@ def refuse_late_rows(mask: Tensor | None, new: int) -> None:
         row = int(late.nonzero()[0])
         raise InputError(
             f"row {row} of the batch is only padding in the first forward, on which a method of this recipe acts; read "
-            "the padded prompt in one forward (no prefill_chunk_size), or its rows one by one"
+            "the padded prompt in one forward (no prefill_chunk_size), or its rows one by "
+            "one; leave rows out that are only padding"
         )

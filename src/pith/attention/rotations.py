@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from pith.attention import in_flight
@@ -76,13 +75,7 @@ class _Noting(LayerCache):
 
     noted: tuple[Tensor, Tensor, Call] | None = None
 
-    def attend(
-        self,
-        call: Call,
-        query: Float[Tensor, "batch query_head query head_dim"],
-        key: Float[Tensor, "batch kv_head query head_dim"],
-        value: Float[Tensor, "batch kv_head query value_dim"],
-    ) -> Float[Tensor, "batch query_head query value_dim"]:
+    def attend(self, call: Call, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """As every `LayerCache`."""
         self.noted = query, key, call
         return super().attend(call, query, key, value)

@@ -56,9 +56,9 @@ def check(model: Any) -> Rotations:
         if not without_weights(model):
             try:
                 checked.refusal = _compare(model, own)
-            except ModelError as error:
+            except ModelError as error:  # not kept: what failed once may succeed another time
                 name, text = type(model).__name__, str(error)
-                checked.refusal = text if name in text else f"{name}: {text}"
+                raise ModelError(text if name in text else f"{name}: {text}") from error.__cause__
         known[own] = checked
     if checked.refusal is not None:
         raise ModelError(checked.refusal)
@@ -80,7 +80,11 @@ class _Prompt:
 
 
 def _compare(model: Any, own: str) -> str | None:
-    """Why the model's logits are not its own under Pith's attention; None where they are."""
+    """Why the model's logits are not its own under Pith's attention; None where they are.
+
+    Raises:
+        ModelError: a forward fails.
+    """
     name = type(model).__name__
     with undisturbed(model), torch.no_grad():
         for prompt in _prompts(model):
@@ -92,7 +96,9 @@ def _compare(model: Any, own: str) -> str | None:
             except Exception as error:
                 if prompt.mask is not None:
                     break  # a model that cannot read a padded batch by itself
-                return f"{name} cannot read token ids alone ({_line(error)}), so Pith cannot check how it attends"
+                raise ModelError(
+                    f"{name} cannot read token ids alone ({_line(error)}), so Pith cannot check how it attends"
+                ) from error
             if isinstance(want, str):
                 return want
             set_attention(model, NAME)
@@ -101,7 +107,9 @@ def _compare(model: Any, own: str) -> str | None:
             except (ModelError, torch.OutOfMemoryError):
                 raise
             except Exception as error:
-                return f"{name} fails under Pith's attention ({_line(error)}); Pith does not serve this model"
+                raise ModelError(
+                    f"{name} fails under Pith's attention ({_line(error)}); Pith does not serve this model"
+                ) from error
             finally:
                 in_flight.clear()  # a forward that failed leaves its layer there
             assert not isinstance(got, str), "a model that is given a cache returns it"

@@ -92,6 +92,7 @@ def run(options: Options) -> None:
     from pith.cli.command import command_line, say, source
     from pith.cli.show import print_json, print_study
     from pith.cli.watch import TerminalWatch
+    from pith.core import user_path
     from pith.models import load
     from pith.report import write
     from pith.study import Here, Store, ask, compare, read_record, record, write_record
@@ -101,7 +102,7 @@ def run(options: Options) -> None:
     options = _as_recorded(options, repeated, recipes, tasks) if repeated else options
     # a repeated study keeps the command that asked it first
     command = repeated.command if repeated else command_line()
-    settings, out = _settings(options), options.out or OUT
+    settings, out = _settings(options), user_path(options.out or OUT)
     with Store(options.store or out, say=say) as store:
         loaded = replace(load(options.model, options.dtype), source=source(options), kept=out / KEPT)
         with TerminalWatch(len(recipes)) as watch:

@@ -85,6 +85,18 @@ def shorten(text: str, most: int = 80) -> str:
     return f"{text[: max(most - 5, 0) - end]} ... {text[len(text) - end :]}"
 
 
+def error_line(error: BaseException, last: bool = False, most: int = 200) -> str:
+    """Return one line of an exception's message, of at most `most` characters; its class where it has no message.
+
+    Args:
+        error: the exception.
+        last: whether the last line is returned instead of the first.
+        most: characters of the line, at most.
+    """
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[-1 if last else 0].strip()[:most]
+
+
 def _escaped(text: str) -> str:
     """Return a text in one line, with every character that no terminal prints as its escape."""
     return "".join(one if one.isprintable() else ascii(one)[1:-1] for one in text.strip())

@@ -9,9 +9,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import secrets
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
@@ -90,6 +92,26 @@ def require_whole(folder: Path, needed: tuple[str, ...] = ("config.json",), exac
 
 
 @contextmanager
+def verified(folder: Path, needed: tuple[str, ...] = ("config.json",), exact: bool = False) -> Iterator[None]:
+    """Compare the files of a folder with their hashes while the block reads them, as `require_whole` does.
+
+    Args:
+        folder, needed, exact: as of `require_whole`.
+
+    Raises:
+        ModelError: as of `require_whole`, at the end of the block, and instead of whatever the block raised.
+    """
+    with ThreadPoolExecutor(1) as pool:  # hashing lets other threads run
+        whole = pool.submit(require_whole, folder, needed, exact)
+        try:
+            yield
+        except Exception:
+            whole.result()
+            raise
+        whole.result()
+
+
+@contextmanager
 def new_folder(folder: Path) -> Iterator[Path]:
     """Yield a new folder to write into, which takes its place at the end; after an error nothing of it is left.
 
@@ -139,19 +161,17 @@ def unfinished_folder(folder: Path) -> Iterator[Path]:
     Raises:
         InputError: something that Pith did not make is there, another process works in it, or it cannot be written.
     """
-    if os.path.lexists(folder) and marker_kind(folder) != "unfinished":
+    found = os.path.lexists(folder)
+    if found and marker_kind(folder) != "unfinished":
         raise InputError(f"{folder} is not Pith's own, which keeps unfinished work under that name; take another name")
-    lock, new = FileLock(folder / LOCK), not os.path.lexists(folder)
+    lock = FileLock(folder / LOCK)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if new:
-            _mark(folder)
+        if not found:
+            _make_marked(folder)
         lock.acquire(timeout=0)
     except Timeout:
         raise InputError(f"another process works in {folder}; wait for it, or take another name") from None
     except OSError as error:
-        if new:
-            shutil.rmtree(folder, ignore_errors=True)
         raise InputError(f"{folder} cannot be written: {error.strerror or error}") from None
     done = False
     try:
@@ -188,8 +208,9 @@ def remove_own(folder: Path) -> bool:
     if marker_kind(folder) not in ("kept", "unfinished"):
         raise InputError(f"{folder} carries no marker of Pith; nothing else is ever removed")
     try:
-        with lock_of(folder).acquire(timeout=0):
+        with (lock := lock_of(folder)).acquire(timeout=0):
             shutil.rmtree(folder)
+            Path(lock.lock_file).unlink(missing_ok=True)
     except Timeout:
         return False
     except OSError as error:
@@ -200,6 +221,18 @@ def remove_own(folder: Path) -> bool:
 def _names(folder: Path) -> set[str]:
     """Return the files of a folder, as paths in it, without its manifest."""
     return {one.relative_to(folder).as_posix() for one in folder.rglob("*") if not one.is_dir()} - {MANIFEST}
+
+
+def _make_marked(folder: Path) -> None:
+    """Make a folder that carries its marker from the first moment on, so that no kill leaves one without."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    made = folder.with_name(f"{folder.name[:50]}.{secrets.token_hex(8)}")
+    try:
+        made.mkdir()
+        _mark(made)
+        os.rename(made, folder)
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
 
 
 def _mark(folder: Path) -> None:

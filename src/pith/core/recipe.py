@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pith.core.errors import RecipeError
-from pith.core.files import user_path, write_whole
+from pith.core.files import resolve_path, write_whole
 from pith.core.method import Method
 from pith.core.parse import DENSE, built, parse_calls
 from pith.core.runtime import runtime
@@ -80,7 +80,7 @@ class Recipe:
         Raises:
             StoreError: the file cannot be written.
         """
-        write_whole(user_path(path), self.to_toml().encode())
+        write_whole(resolve_path(path), self.to_toml().encode())
 
     def to_toml(self) -> str:
         """The recipe as TOML, with every parameter written out."""

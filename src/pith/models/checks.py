@@ -46,5 +46,8 @@ def require_rows(tokenizer: Any, model: Any, name: str) -> None:
 
 
 def padding_of(tokenizer: Any) -> str:
-    """Return a token to pad with; the attention mask hides it, so any will do."""
-    return str(tokenizer.eos_token or tokenizer.bos_token or tokenizer.convert_ids_to_tokens(0))
+    """Return a token to pad with: the attention mask hides it, but what pads is left out of decoded texts, so that one
+    that is special already is taken where there is one."""
+    own = next((str(one) for one in tokenizer.added_tokens_decoder.values() if one.special), None)
+    named = tokenizer.eos_token or tokenizer.bos_token or tokenizer.unk_token or own
+    return str(named or tokenizer.convert_ids_to_tokens(0))

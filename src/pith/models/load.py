@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,8 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-from pith.core import InputError, ModelError, shown, user_path
-from pith.core.folders import require_whole
+from pith.core import InputError, ModelError, error_line, shown, user_path
+from pith.core.folders import verified
 from pith.models.checkpoint import require_readable, weight_files
 from pith.models.checks import padding_of, require_rows
 from pith.models.quiet import quiet
@@ -86,8 +87,8 @@ def load(name: str, dtype: torch.dtype | str = "auto", device: str | None = None
     here = Path(source) if Path(source).is_dir() else None
     if here:
         require_readable(here)
-        require_whole(here, ("config.json", *(path.name for path in weight_files(here))))
-    with quiet(downloads=not offline):
+    needed = ("config.json", *(path.name for path in weight_files(here))) if here else ()
+    with quiet(downloads=not offline), verified(here, needed) if here else nullcontext():
         if folder := _pith_folder(name, source, offline):
             model = load_folder(folder, None if kind == "auto" else getattr(torch, kind), verify=not here)
         else:
@@ -116,7 +117,7 @@ def _device(device: str | None) -> torch.device:
     try:
         return torch.empty(0, device=chosen).device
     except (RuntimeError, AssertionError, NotImplementedError) as error:  # each backend says "I am not here" in its way
-        raise InputError(f"device={chosen!r} cannot be used here: {_line(error)}") from None
+        raise InputError(f"device={chosen!r} cannot be used here: {error_line(error)}") from None
 
 
 def _locate(name: str) -> tuple[str, bool]:
@@ -171,7 +172,7 @@ def _pith_folder(name: str, source: str, offline: bool) -> Path | None:
     try:
         return Path(snapshot_download(source, local_files_only=offline))
     except Exception as error:
-        raise ModelError(f"the files of {name!r} cannot be fetched: {_line(error)}") from None
+        raise ModelError(f"the files of {name!r} cannot be fetched: {error_line(error)}") from None
 
 
 def _model(name: str, source: str, offline: bool, dtype: str) -> Any:
@@ -183,7 +184,7 @@ def _model(name: str, source: str, offline: bool, dtype: str) -> Any:
             raise ModelError(
                 f"{name!r} is no folder here, the hub cannot be reached, and it was never downloaded"
             ) from None
-        raise ModelError(f"the configuration of {name!r} cannot be read: {_line(error)}") from None
+        raise ModelError(f"the configuration of {name!r} cannot be read: {error_line(error)}") from None
     said = config.architectures
     architecture = str(said[0]) if isinstance(said, list | tuple) and said else None
     if getattr(config, "is_encoder_decoder", False) or (architecture and architecture not in _causal()):
@@ -193,7 +194,7 @@ def _model(name: str, source: str, offline: bool, dtype: str) -> Any:
     try:
         model, info = AutoModelForCausalLM.from_pretrained(source, **options, **where)
     except Exception as error:  # as above
-        raise ModelError(f"the weights of {name!r} cannot be loaded: {_line(error)}") from None
+        raise ModelError(f"the weights of {name!r} cannot be loaded: {error_line(error)}") from None
     missing = sorted(info["missing_keys"])
     if missing:  # Transformers would fill them with random numbers
         raise ModelError(f"the weights of {name!r} lack {len(missing)} tensors, such as {missing[0]}")
@@ -204,7 +205,7 @@ def _tokenizer(name: str, source: str, offline: bool) -> Any:
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=offline, trust_remote_code=False)
     except Exception as error:  # as above
-        raise ModelError(f"the tokenizer of {name!r} cannot be loaded: {_line(error)}") from None
+        raise ModelError(f"the tokenizer of {name!r} cannot be loaded: {error_line(error)}") from None
     tokenizer.padding_side = "left"
     if tokenizer.pad_token is None:
         tokenizer.pad_token = padding_of(tokenizer)
@@ -217,9 +218,3 @@ def _causal() -> set[str]:
     for value in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values():
         names.update([value] if isinstance(value, str) else value)
     return names
-
-
-def _line(error: Exception) -> str:
-    """An error's first line, cut to what fits one."""
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[0][:200]

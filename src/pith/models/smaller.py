@@ -17,7 +17,7 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from pith.core import ModelError, PithWarning, Recipe, StoreError
-from pith.core.folders import lock_of, marker_kind, new_folder, require_whole, unfinished_folder, write_manifest
+from pith.core.folders import lock_of, marker_kind, new_folder, unfinished_folder, verified, write_manifest
 from pith.core.notes import noted
 from pith.core.sources import code_of, files_of
 from pith.models.load import Loaded, model_in
@@ -199,12 +199,12 @@ def _read(loaded: Loaded, folder: Path) -> Made:
     Raises:
         ModelError: a file was changed, is missing or was never kept.
     """
-    require_whole(folder, exact=True)
-    try:
-        notes = json.loads((folder / NOTES).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{NOTES} of {folder} cannot be read: {error}") from None
-    return Made(model_in(folder).to(loaded.model.device).eval(), tuple(notes))
+    with verified(folder, exact=True):
+        try:
+            notes = json.loads((folder / NOTES).read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise ModelError(f"{NOTES} of {folder} cannot be read: {error}") from None
+        return Made(model_in(folder).to(loaded.model.device).eval(), tuple(notes))
 
 
 @contextmanager

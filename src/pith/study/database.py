@@ -81,7 +81,9 @@ def address(where: str | Path) -> URL | Path:
     try:
         url = make_url(str(where))
     except (ArgumentError, ValueError):
-        raise StoreError(f"{shown(where)} is no database's URL; allowed is {POSTGRES}://USER@HOST/DATABASE") from None
+        raise StoreError(
+            f"{public_place(where)} is no database's URL; allowed is {POSTGRES}://USER@HOST/DATABASE"
+        ) from None
     if url.drivername not in ("postgresql", "postgres", POSTGRES):
         raise StoreError(
             f"{url.drivername} cannot hold results; allowed is a folder, or {POSTGRES}://USER@HOST/DATABASE"
@@ -89,7 +91,7 @@ def address(where: str | Path) -> URL | Path:
     return url.set(drivername=POSTGRES)
 
 
-def shown(where: URL | Path | str) -> str:
+def public_place(where: URL | Path | str) -> str:
     """A folder, a file or a URL as people may see it: without what follows the user's name."""
     if isinstance(where, URL):
         return where.render_as_string(hide_password=True)

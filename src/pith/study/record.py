@@ -12,7 +12,7 @@ from typing import Annotated, Any
 from pydantic import Field, TypeAdapter, ValidationError
 from pydantic_core import from_json
 
-from pith.core import InputError, ModelError, PithWarning, Recipe, write_whole
+from pith.core import MOST, InputError, ModelError, PithWarning, Recipe, write_whole
 from pith.core.errors import shown
 from pith.core.files import SETTINGS as SETTINGS_LIMIT
 from pith.core.files import read_text
@@ -31,8 +31,7 @@ CALIBRATION = "calibration"
 _TOLD = ("python", "torch", "transformers", "pith", "commit", "system", "processor", "cores", "threads", "device")
 """What of the environment a repetition tells the difference of."""
 
-_MOST = 2**63 - 1
-_Count = Annotated[int, Field(ge=1, le=_MOST)]
+_Count = Annotated[int, Field(ge=1, le=MOST)]
 _Path = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]+$", max_length=4096)]
 _ShortHash = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
 _Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -55,7 +54,7 @@ class Settings:
     """
 
     length: _Count
-    seed: Annotated[int, Field(ge=0, le=_MOST)]
+    seed: Annotated[int, Field(ge=0, le=MOST)]
     batch_size: _Count
     dtype: str
     peak: bool = False
@@ -63,7 +62,7 @@ class Settings:
     at_latency: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     calibration: _Path = BUILTIN
     calibration_sequences: _Count = 64
-    calibration_length: Annotated[int, Field(ge=2, le=_MOST)] = 512
+    calibration_length: Annotated[int, Field(ge=2, le=MOST)] = 512
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 
 from pith.core import PithWarning, StoreError
 from pith.measure import Answer, Costs, from_json, to_json
-from pith.study.database import CLAIM, PIECE, address, now, opened, prepare, shown
+from pith.study.database import CLAIM, PIECE, address, now, opened, prepare, public_place
 
 P = TypeVar("P", Costs, Answer)
 
@@ -64,7 +64,7 @@ class Store:
         self._patience, self._say, self._told = patience, say or _warn, -math.inf
         self.shared = not isinstance(found, Path)
         self.where = str(where) if self.shared else str(Path(where).absolute())
-        self.place = shown(found)
+        self.place = public_place(found)
         if isinstance(found, Path):
             _make_folder(found.parent)
         self._engine = opened(found, patience)

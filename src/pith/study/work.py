@@ -115,13 +115,21 @@ def _keys(question: Question) -> tuple[str, ...]:
 
 def worker_name() -> str:
     """Return a name for a worker of this process, which no other has."""
-    return f"{platform.node()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+    return f"{_machine()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+
+
+def _machine() -> str:
+    """Return what tells apart where process numbers count: two containers may have one name, and each its own."""
+    try:
+        return f"{platform.node()}.{os.stat('/proc/self/ns/pid').st_ino}"
+    except OSError:  # other systems have no such file
+        return platform.node()
 
 
 def is_gone(worker: str) -> bool:
     """Return whether a worker is known to have ended: it ran on this machine, and its process is not there any more."""
     machine, process, _ = worker.rsplit("-", 2) if worker.count("-") > 1 else ("", "", "")
-    if machine != platform.node() or not (process.isascii() and process.isdecimal() and len(process) < 10):
+    if machine != _machine() or not (process.isascii() and process.isdecimal() and len(process) < 10):
         return False
     try:
         os.kill(int(process), 0)

@@ -11,7 +11,7 @@ from contextlib import contextmanager, redirect_stderr
 from functools import lru_cache
 from typing import Any
 
-from pith.core import InputError, PithError, nearest, shown, user_path
+from pith.core import InputError, PithError, error_line, nearest, shown, user_path
 from pith.core.files import is_folder
 
 MAIN = ("acc_norm", "acc", "exact_match", "bits_per_byte")
@@ -78,7 +78,7 @@ def load(name: str, include: str | None, fewshot: int | None) -> dict[str, Any]:
         with silent():
             loaded: dict[str, Any] = manager.load(name)
     except Exception as error:  # a task file or a download may fail in any way; the user must learn which one did
-        raise InputError(f"lm_eval: task={name!r} cannot be loaded: {_line(error)}") from error
+        raise InputError(f"lm_eval: task={name!r} cannot be loaded: {error_line(error)}") from error
     for key, task in loaded["tasks"].items():
         if getattr(task, "UNSAFE_CODE", False) or getattr(task, "MULTIMODAL", False):
             raise InputError(f"lm_eval: task={key!r} runs code or shows pictures; allowed are tasks of text alone")
@@ -120,7 +120,7 @@ def examples_of(
     except PithError:
         raise
     except (ValueError, AssertionError) as error:
-        raise InputError(f"lm_eval: {', '.join(metrics)} cannot be asked so: {_line(error)}") from error
+        raise InputError(f"lm_eval: {', '.join(metrics)} cannot be asked so: {error_line(error)}") from error
     return [
         _scored(loaded["tasks"][name], metric, sample[metric])
         for name, (metric, kept) in metrics.items()
@@ -211,9 +211,3 @@ def _right(task: Any, doc: Any) -> set[int]:
 def _manager(include: str | None, defaults: bool) -> Any:
     with silent():
         return harness("tasks").TaskManager(include_path=include, include_defaults=defaults)
-
-
-def _line(error: BaseException) -> str:
-    """An error's first line, cut to what fits one."""
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[0][:200]

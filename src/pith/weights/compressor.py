@@ -16,7 +16,7 @@ from pith.weights.duplicate import duplicate, lay_out
 from pith.weights.folder import as_saved
 from pith.weights.pace import slower
 from pith.weights.packed import PackedLinear
-from pith.weights.ready import require_finite, require_in_memory, require_readable
+from pith.weights.ready import require_finite, require_in_memory, require_known_tokens
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +67,7 @@ class Compressor(Method, ABC):
             calibration = Calibration.none()
         require_finite(model, type(model).__name__)
         if self.calibrated:
-            require_readable(model, calibration)
+            require_known_tokens(model, calibration)
         smaller = duplicate(model).eval()
         with torch.no_grad():
             self.change(smaller, calibration.stage(self, model))

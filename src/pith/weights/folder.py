@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -16,9 +16,9 @@ from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedModel
 from transformers.initialization import no_init_weights
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-from pith.core import InputError, ModelError
+from pith.core import InputError, ModelError, error_line
 from pith.core.files import read_json
-from pith.core.folders import MANIFEST, draft_folder, require_whole, write_manifest
+from pith.core.folders import MANIFEST, draft_folder, verified, write_manifest
 from pith.weights.dtypes import other_dtypes, read_dtypes, require_dtypes
 from pith.weights.foreign import trust_nothing
 from pith.weights.ready import require_in_memory
@@ -139,8 +139,11 @@ def load_folder(folder: Path, dtype: torch.dtype | None = None, verify: bool = T
     Raises:
         ModelError: files are damaged or incomplete, or name modules that are not known here.
     """
-    if verify:
-        require_whole(folder, ("config.json", FILE))
+    with verified(folder, ("config.json", FILE)) if verify else nullcontext():
+        return _loaded(folder, dtype)
+
+
+def _loaded(folder: Path, dtype: torch.dtype | None) -> Any:
     said = read_json(folder / "config.json", error=ModelError)
     try:
         config = CONFIG_MAPPING[said["plain"]["model_type"]].from_dict(said["plain"])
@@ -200,5 +203,5 @@ def _once(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _line(error: Exception) -> str:
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[-1 if isinstance(error, RuntimeError) else 0].strip()[:200]
+    """What is wrong, of which PyTorch says the most telling part last."""
+    return error_line(error, last=isinstance(error, RuntimeError))

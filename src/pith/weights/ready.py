@@ -53,7 +53,7 @@ def _is_finite(tensor: Tensor) -> bool:
     return bool(torch.isfinite(least) and torch.isfinite(most))
 
 
-def require_readable(model: Any, calibration: Calibration) -> None:
+def require_known_tokens(model: Any, calibration: Calibration) -> None:
     """Refuse a calibration that the model cannot read, or from which nothing can be predicted.
 
     Raises:
