@@ -17,6 +17,7 @@ from pith.models.smaller import reads_texts
 from pith.study.sources import code_hash
 from pith.tasks import Task
 from pith.tasks.heldout import heldout_text
+from pith.tasks.prose import prose_text
 
 _MACHINE = ("processor", "cores", "threads", "device", "torch")
 """What of the environment times depend on so much that those of another one are no answer."""
@@ -108,5 +109,5 @@ def ask(
 
 
 def heldout_hash() -> str:
-    """16 hexadecimal digits of the held-out text, which comes with the Python that runs and differs with it."""
-    return hashlib.sha256(heldout_text().encode()).hexdigest()[:16]
+    """16 hexadecimal digits of the texts that tasks read: Python's, which differ with its version, and Pith's prose."""
+    return hashlib.sha256((heldout_text() + prose_text()).encode()).hexdigest()[:16]
