@@ -241,7 +241,7 @@ def test_less_is_better_is_turned_and_sampling_is_not_done(include: str) -> None
 def only_these(include: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Leaves the harness's own ten thousand tasks out, which take seconds to list."""
     manager = harness.harness("tasks").TaskManager(include_path=include, include_defaults=False)
-    monkeypatch.setattr(harness, "_manager", lambda include, defaults: manager)
+    monkeypatch.setattr(harness, "_manager", lambda include, defaults, files: manager)
 
 
 @pytest.mark.usefixtures("only_these")

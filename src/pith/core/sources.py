@@ -56,8 +56,21 @@ def files_of(value: Parametrised) -> dict[str, str]:
             if path and parameter.file:
                 found[str(Path(path))] = file_hash(path, label)
             elif path and parameter.folder:
-                found |= {str(file): file_hash(file, label) for file in _data(path, label)}
+                found |= folder_hashes(path, label)
     return found
+
+
+def folder_hashes(path: str | Path, label: str = "") -> dict[str, str]:
+    """Return the SHA-256 of every file in a folder that may be data or settings of a task, by its path.
+
+    Args:
+        path: the folder.
+        label: what it is, for the message.
+
+    Raises:
+        InputError: as of `files_of`.
+    """
+    return {str(file): file_hash(file, label) for file in _data(path, label)}
 
 
 def file_hash(path: str | Path, label: str = "") -> str:
@@ -79,7 +92,7 @@ def _file_hash(path: str, label: str, size: int, changed: int) -> str:
     return hashlib.sha256(read_bytes(path, label=label)).hexdigest()
 
 
-def _data(path: str, label: str) -> list[Path]:
+def _data(path: str | Path, label: str) -> list[Path]:
     """Return the files below a folder that a task may read, sorted.
 
     Raises:

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from pith.core import InputError
+from pith.tasks.text import encode, special_in
 
 DATE = {
     "%Y": "2024", "%m": "07", "%d": "26", "%B": "July", "%b": "Jul", "%h": "Jul", "%A": "Friday", "%a": "Fri",
@@ -18,6 +19,9 @@ DATE = {
     "%Z": "",
 }  # fmt: skip
 """What `strftime_now` gives in a template: noon of 26 July 2024, the date that Llama's templates have as default."""
+
+_PROBE = "pithprobe"
+"""A message without markup, whose surroundings in a template show what the template writes."""
 
 _CLOCK = "strftime_now"
 _PERCENT = "\ue000"  # stands for "%%" while the others are replaced
@@ -67,6 +71,52 @@ def render_chat(tokenizer: Any, messages: list[dict[str, str]], *, answer: bool 
             "chat=False, or a tokenizer with another template"
         ) from None
     return text
+
+
+def encode_chat(tokenizer: Any, messages: list[dict[str, str]]) -> list[int]:
+    """Return the tokens of messages in the chat template, up to where the model's next message begins.
+
+    Args:
+        tokenizer: a Transformers tokenizer.
+        messages: each with `role` and `content`.
+
+    Raises:
+        InputError: as of `render_chat`, or a message spells a special token.
+    """
+    for message in messages:
+        require_plain(tokenizer, message["content"])
+    # the template writes the special tokens, also those that begin a sequence
+    return encode(tokenizer, render_chat(tokenizer, messages), begin=False, markup=True)
+
+
+def require_plain(tokenizer: Any, text: str) -> None:
+    """Raise an error if a text spells a special token, which would end its turn inside a template.
+
+    Raises:
+        InputError: it does.
+    """
+    if spelled := special_in(tokenizer, text):
+        raise InputError(
+            f"chat=True is not allowed for a text that holds {spelled[0]!r}, which {type(tokenizer).__name__} reads as "
+            "a special token; remove it from the text, or choose chat=False"
+        )
+
+
+def ends_of_turn(tokenizer: Any) -> tuple[int, ...]:
+    """Return the special tokens with which the chat template ends an assistant's message; empty where it has none."""
+    try:
+        messages = [{"role": "user", "content": _PROBE}, {"role": "assistant", "content": _PROBE}]
+        text = render_chat(tokenizer, [*messages, messages[0]], answer=True)
+    except InputError:
+        return ()
+    _, _, *after = text.split(_PROBE)
+    tokens = encode(tokenizer, after[0].lstrip(), begin=False, markup=True) if after else []
+    return tuple(tokens[:1]) if tokens and tokens[0] in _special_ids(tokenizer) else ()
+
+
+def _special_ids(tokenizer: Any) -> set[int]:
+    added = getattr(tokenizer, "added_tokens_decoder", {}).items()
+    return {index for index, one in added if one.special} | set(tokenizer.all_special_ids)
 
 
 def _fixed_clock(template: str) -> str:

@@ -22,9 +22,9 @@ from transformers import (
 
 from pith.core import InputError, ModelError
 from pith.tasks.base import Progress, Query
-from pith.tasks.chat import render_chat
+from pith.tasks.chat import render_chat, require_plain
 from pith.tasks.stream import last_only, not_finite
-from pith.tasks.text import encode, special_in
+from pith.tasks.text import encode
 
 
 @dataclass(frozen=True)
@@ -227,11 +227,7 @@ def _in_template(tokenizer: Any, context: str, question: str) -> tuple[list[int]
     name, asked = type(tokenizer).__name__, question.rstrip()
     if text.count(asked) != (context + question).count(asked):
         raise InputError(f"the chat template of {name} does not write a message once as it is; allowed is chat=False")
-    if spelled := special_in(tokenizer, context + question):
-        raise InputError(
-            f"chat=True is not allowed for a text that holds {spelled[0]!r}, which {name} reads as a special token; "
-            "remove it from the text, or choose chat=False"
-        )
+    require_plain(tokenizer, context + question)
     head = text[: text.rindex(asked)]
     # the template has written special tokens, also those that begin a sequence
     return encode(tokenizer, head, begin=False, markup=True), encode(tokenizer, text, begin=False, markup=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from random import Random
@@ -13,6 +14,7 @@ from typing import Any, ClassVar
 from pith.core import InputError, param, read_text, shown
 from pith.models import Subject, require_positions
 from pith.tasks.base import Calibration, Progress, Quality, Query, Task
+from pith.tasks.chat import encode_chat
 from pith.tasks.greedy import Prompt, greedy
 from pith.tasks.scoring import share_interval
 
@@ -44,7 +46,8 @@ class GSM8K(Task):
     Thousands separators, `$` and a full stop at the end do not count; apart from that numbers are compared as written.
     The file has one JSON object a line with `question` and `answer`, as the authors publish them. Examples and
     questions are drawn from it without repetition; every question has the same worked examples. Greedy decoding, up to
-    where the model asks the next question itself.
+    where the model asks the next question itself. With `chat`, each worked example is a turn of the user and a turn of
+    the assistant, as lm-evaluation-harness writes them with `--apply_chat_template --fewshot_as_multiturn`.
     """
 
     name: ClassVar[str] = "gsm8k"
@@ -55,7 +58,7 @@ class GSM8K(Task):
     count: int = param(100, "questions", ge=1)
     max_new_tokens: int = param(256, "most tokens of an answer", ge=1)
     flexible: bool = param(True, "whether the last number counts where there is no '####'")
-    chat: bool = param(False, "whether examples and question stand in the tokenizer's chat template")
+    chat: bool = param(False, "whether the examples are earlier turns of a chat, in the tokenizer's chat template")
     seed: int = param(0, "of the draw of examples and questions", ge=0)
 
     @property
@@ -93,10 +96,21 @@ class GSM8K(Task):
             InputError: as of `problems`, or the tokenizer has no chat template.
         """
         examples, problems = self.problems()
-        context = "".join(f"Question: {one.question}\nAnswer: {one.answer}\n\n" for one in examples)
-        questions = (f"Question: {one.question}\nAnswer:" for one in problems)
-        most, chat = self.max_new_tokens, self.chat
-        return [replace(Prompt.of(tokenizer, context, one, most, chat), stop=(STOP,)) for one in questions]
+        if self.chat:
+            return [self._turns(tokenizer, examples, one) for one in problems]
+        context = "".join(f"{_asked(one)} {one.answer}\n\n" for one in examples)
+        prompts = (Prompt.of(tokenizer, context, _asked(one), self.max_new_tokens) for one in problems)
+        return [replace(one, stop=(STOP,)) for one in prompts]
+
+    def _turns(self, tokenizer: Any, examples: Sequence[Problem], problem: Problem) -> Prompt:
+        """Return a problem's prompt as a chat whose earlier turns are the worked examples."""
+        messages = [
+            {"role": role, "content": text}
+            for one in examples
+            for role, text in (("user", _asked(one)), ("assistant", one.answer))
+        ]
+        tokens = encode_chat(tokenizer, [*messages, {"role": "user", "content": _asked(problem)}])
+        return Prompt((), tuple(tokens), self.max_new_tokens, stop=(STOP,))
 
     def problems(self) -> tuple[tuple[Problem, ...], tuple[Problem, ...]]:
         """The worked examples and the questions; more questions do not change the first ones.
@@ -117,6 +131,10 @@ class GSM8K(Task):
     def score(self, reply: str, problem: Problem) -> float:
         """1 where the reply's number is the problem's, else 0."""
         return float(number_of(reply, self.flexible) == problem.number)
+
+
+def _asked(problem: Problem) -> str:
+    return f"Question: {problem.question}\nAnswer:"
 
 
 def number_of(reply: str, flexible: bool = True) -> str | None:

@@ -13,12 +13,16 @@ from typing import Any
 
 from pith.core import InputError, PithError, error_line, nearest, shown, user_path
 from pith.core.files import is_folder
+from pith.core.sources import folder_hashes
 
 MAIN = ("acc_norm", "acc", "exact_match", "bits_per_byte")
 """The metrics that are a task's main one, the first that it has."""
 
 Scored = tuple[float, float]
 """An example's score and its weight."""
+
+Files = tuple[tuple[str, str], ...]
+"""The files of a folder of tasks and their SHA-256."""
 
 _NEVER = -1e6
 """A log-likelihood far below any that a model gives."""
@@ -50,9 +54,8 @@ def silent() -> Iterator[None]:
         logger.setLevel(level)
 
 
-@lru_cache(maxsize=8)  # every recipe of a comparison is asked the same, and loading takes seconds
 def load(name: str, include: str | None, fewshot: int | None) -> dict[str, Any]:
-    """The harness's tasks of a name, as `evaluate` takes them.
+    """The harness's tasks of a name, as `evaluate` takes them; loaded anew where a file of `include` has changed.
 
     Args:
         name: of a task, a group or a tag.
@@ -67,10 +70,15 @@ def load(name: str, include: str | None, fewshot: int | None) -> dict[str, Any]:
         folder = user_path(include, label="lm_eval: include=")
         if not is_folder(folder):
             raise InputError(f"lm_eval: include={shown(include)} is no folder; allowed is one that holds task files")
-        include = str(folder)
-    manager = _manager(include, include is None)
+        return _loaded(name, str(folder), fewshot, tuple(folder_hashes(folder, "lm_eval: include=").items()))
+    return _loaded(name, None, fewshot, ())
+
+
+@lru_cache(maxsize=8)  # every recipe of a comparison is asked the same, and loading takes seconds
+def _loaded(name: str, include: str | None, fewshot: int | None, files: Files) -> dict[str, Any]:
+    manager = _manager(include, include is None, files)
     if include is not None and name not in manager.all_tasks:
-        manager = _manager(include, True)
+        manager = _manager(include, True, files)
     if name not in manager.all_tasks:
         near = nearest(name, manager.all_tasks) or "; allowed are the names that `lm-eval ls tasks` lists"
         raise InputError(f"lm_eval: no task is called {name!r}{near}")
@@ -208,6 +216,6 @@ def _right(task: Any, doc: Any) -> set[int]:
 
 
 @lru_cache(maxsize=4)  # all of the harness's own files are read, which takes seconds
-def _manager(include: str | None, defaults: bool) -> Any:
+def _manager(include: str | None, defaults: bool, files: Files) -> Any:
     with silent():
         return harness("tasks").TaskManager(include_path=include, include_defaults=defaults)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from contextlib import redirect_stderr
 from typing import Any
 
-from pith.core import PithWarning
+from pith.core import InputError, PithWarning
 from pith.tasks.base import Progress
 from pith.tasks.chat import render_chat
 from pith.tasks.continuation import log_likelihoods
@@ -76,8 +76,19 @@ class _Answering:
         return encode(self.tokenizer, string, begin=add_special_tokens is not False, markup=True)
 
     def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
-        """Turns of a talk as one text; without a prompt for the next one, the last turn is left open."""
-        return render_chat(self.tokenizer, chat_history, answer=add_generation_prompt)
+        """Return a chat as one text; without a prompt for the next turn, the last one is left open.
+
+        As in the harness, a template that refuses a system message gets the chat without it, with a warning.
+        """
+        try:
+            return render_chat(self.tokenizer, chat_history, answer=add_generation_prompt)
+        except InputError:
+            rest = [message for message in chat_history if message["role"] != "system"]
+            if len(rest) == len(chat_history):
+                raise
+            text = render_chat(self.tokenizer, rest, answer=add_generation_prompt)
+        _warn("the chat template takes no system message; tasks are asked without their descriptions")
+        return text
 
     @property
     def tokenizer_name(self) -> str:

@@ -155,4 +155,10 @@ class Windows(Task):
 def _loss(
     logits: Float[Tensor, "batch new vocabulary"], targets: Int[Tensor, "batch new"]
 ) -> Float[Tensor, "batch new"]:
-    return F.cross_entropy(logits.float().transpose(1, 2), targets, reduction="none")
+    """Return each target's negative log-likelihood, in nats, as the loss of Transformers computes it.
+
+    The vocabulary must be the last dimension: over any other one PyTorch adds the exponentials one after another, which
+    in float32 loses 1e-4 nats at 50,000 words.
+    """
+    losses = F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), reduction="none")
+    return losses.view(targets.shape)
