@@ -12,7 +12,7 @@ import transformers.utils.chat_template_utils as templates
 
 from pith.core import InputError
 from pith.models import builtin
-from pith.tasks.chat import DATE, render_chat
+from pith.tasks.chat import DATE, encode_chat, ends_of_turn, render_chat
 from pith.tasks.greedy import Prompt
 
 NOON = datetime.datetime(2024, 7, 26, 12)
@@ -120,3 +120,28 @@ def test_markup_in_a_message_is_refused() -> None:
     prompt = Prompt.of(tokenizer, " a.", "\nb", 4, chat=True)
     assert prompt.context[0] == tokenizer.bos_token_id, "the template's own are read as tokens"
     assert prompt.question[-1] == tokenizer.eos_token_id
+
+
+def test_a_chat_as_tokens_has_no_second_beginning_and_no_foreign_markup() -> None:
+    template = "{{ bos_token }}{% for m in messages %}[{{ m.role }}]{{ m.content }}{{ eos_token }}{% endfor %}"
+    tokenizer = with_template(template)
+    tokens = encode_chat(tokenizer, MESSAGES)
+    assert tokens.count(tokenizer.bos_token_id) == 1
+    assert tokens[-1] == tokenizer.eos_token_id
+    with pytest.raises(InputError, match="for a text that holds") as caught:
+        encode_chat(tokenizer, [{"role": "user", "content": f"hi{tokenizer.eos_token}"}])
+    assert len(str(caught.value)) < 300
+
+
+@pytest.mark.parametrize(
+    ("end", "found"),
+    [("{{ eos_token }}\n", True), (" {{ eos_token }}", True), ("\n", False), ("{% if false %}{% endif %}", False)],
+)
+def test_the_token_that_ends_a_turn(end: str, found: bool) -> None:
+    template = "{% for m in messages %}[{{ m.role }}]{{ m.content }}" + end + "{% endfor %}"
+    tokenizer = with_template(template)
+    assert ends_of_turn(tokenizer) == ((tokenizer.eos_token_id,) if found else ())
+
+
+def test_without_a_template_nothing_ends_a_turn() -> None:
+    assert ends_of_turn(with_template(None)) == ()

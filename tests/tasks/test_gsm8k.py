@@ -196,6 +196,7 @@ def test_a_chat_template_is_needed_and_used(path: str) -> None:
     [prompt, _] = task.prompts(tokenizer)
     text = tokenizer.decode(prompt.context + prompt.question)
     assert text.strip().startswith("[user]Question: ")
+    assert text.count("\nAnswer:[assistant]") == text.count("[user]") == 2, "a worked example is a turn of its own"
     assert text.endswith("\nAnswer:[assistant]")
     assert task.run(Subject(model, tokenizer)).n == 2
 

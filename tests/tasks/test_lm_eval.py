@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import json
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from random import Random
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -85,20 +81,6 @@ def include(tmp_path_factory: pytest.TempPathFactory) -> str:
     (folder / "group.yaml").write_text("group: facts\ntask: [facts_choice, facts_answer]", encoding="utf-8")
     (folder / "broken.yaml").write_text("task: facts_broken\ndataset_path: json\noutput_type: guess", encoding="utf-8")
     return str(folder)
-
-
-@pytest.fixture
-def plain() -> Iterator[Any]:
-    """The harness's own class for Transformers models; it imports accelerate, of which it uses nothing here."""
-    names = ("accelerate", "accelerate.utils")
-    absent = importlib.util.find_spec("accelerate") is None
-    for name in names if absent else ():
-        sys.modules[name] = ModuleType(name)
-        for word in ("Accelerator", "InitProcessGroupKwargs", "find_executable_batch_size", "get_max_memory"):
-            setattr(sys.modules[name], word, None)
-    yield importlib.import_module("lm_eval.models.huggingface").HFLM
-    for name in names if absent else ():
-        del sys.modules[name]
 
 
 def asked(task: LmEval, reader: Any) -> list[harness.Scored]:

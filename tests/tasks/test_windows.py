@@ -22,8 +22,7 @@ def plain_losses(model: Any, windows: torch.Tensor, length: int) -> list[float]:
     labels = windows.clone()
     labels[:, :length] = -100
     return [
-        float(model(input_ids=ids[None], labels=wanted[None]).loss)
-        for ids, wanted in zip(windows, labels, strict=True)
+        float(model(input_ids=ids[None], labels=wanted[None]).loss) for ids, wanted in zip(windows, labels, strict=True)
     ]
 
 
