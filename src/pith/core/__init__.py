@@ -24,8 +24,9 @@ from pith.core.files import read_bytes, read_json, read_text, require_file, reso
 from pith.core.method import DenseCache, Method
 from pith.core.notes import noted, warn
 from pith.core.paper import Paper
-from pith.core.parameters import Parameter, Parametrised, Patterns, fits, param, written
+from pith.core.parameters import Parameter, Parametrised, param, written
 from pith.core.parse import DENSE, Call, Grammar, built, parse_calls, parse_literal
+from pith.core.patterns import Patterns, fits
 from pith.core.recipe import Recipe
 from pith.core.registry import method, methods
 from pith.core.runtime import runtime

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import fnmatch
 import inspect
 import math
 import re
@@ -14,6 +13,7 @@ from typing import Any, ClassVar, Literal, Union
 
 from pith.core.budget import ALLOWED, MOST, Budget, parse_budget
 from pith.core.errors import ParameterError, nearest, shorten, shown
+from pith.core.patterns import Patterns
 from pith.core.words import is_unicode
 
 
@@ -44,25 +44,6 @@ def param(
     """
     told = {"doc": doc, "ge": ge, "le": le, "odd": odd, "sweep": sweep, "file": file, "folder": folder}
     return dataclasses.field(default=default, metadata=told)
-
-
-class Patterns(dict[str, Any]):
-    """Values by name pattern, such as `{"*.down_proj": 4, "*": 3}`: of a name the first that fits counts.
-
-    A pattern fits a name, or the name's last part, as shells match files.
-    """
-
-    def __hash__(self) -> int:  # type: ignore[override]  # it is never changed: it is a value in a frozen dataclass
-        return hash(tuple(self.items()))
-
-    def of(self, name: str, default: Any = None) -> Any:
-        """The value of the first pattern that fits a name; the default where none does."""
-        return next((value for pattern, value in self.items() if fits(name, pattern)), default)
-
-
-def fits(name: str, pattern: str) -> bool:
-    """Whether a pattern fits a dotted name or its last part: `*.mlp.*` and `down_proj` both fit `0.mlp.down_proj`."""
-    return fnmatch.fnmatchcase(name, pattern) or fnmatch.fnmatchcase(name.rpartition(".")[2], pattern)
 
 
 @dataclass(frozen=True)
@@ -114,7 +95,7 @@ class Parametrised:
             cls.name = stem if stem.replace("_", "") == cls.__name__.lower() else snake_case(cls.__name__)
 
     def __post_init__(self) -> None:
-        hints = typing.get_type_hints(type(self))
+        hints = _hints(type(self))
         for field in dataclasses.fields(self):
             if (value := getattr(self, field.name)) is not (plain := _as_value(value)):
                 object.__setattr__(self, field.name, plain)
@@ -147,7 +128,7 @@ class Parametrised:
                 has = ", ".join(known) or "none"
                 hint = nearest(given, known)
                 raise ParameterError(f"{cls.name} has no parameter {shown(given, 60)}{hint}; it has: {has}")
-        hints, plain = typing.get_type_hints(cls), {name: _as_value(value) for name, value in values.items()}
+        hints, plain = _hints(cls), {name: _as_value(value) for name, value in values.items()}
         for field in dataclasses.fields(cls):
             if field.name in plain:
                 _check(cls.name, field, hints[field.name], plain[field.name])
@@ -156,7 +137,7 @@ class Parametrised:
     @classmethod
     def parameters(cls) -> list[Parameter]:
         """The parameters, in their order."""
-        hints = typing.get_type_hints(cls)
+        hints = _hints(cls)
         return [
             Parameter(
                 f.name, _kind(hints[f.name]), _default(f), _allowed(f, hints[f.name]), f.metadata.get("doc", ""),
@@ -178,6 +159,15 @@ class Parametrised:
         if part == "formula":
             return "\n\n".join(inspect.cleandoc(b) for b in formula)
         return "\n\n".join(b for b in blocks if b not in formula).strip()
+
+
+def _hints(cls: type) -> dict[str, Any]:
+    """The types of a class's fields; they are evaluated once, which takes milliseconds."""
+    found: dict[str, Any] | None = cls.__dict__.get("_evaluated_hints")
+    if found is None:
+        found = typing.get_type_hints(cls)
+        cls._evaluated_hints = found  # type: ignore[attr-defined]
+    return found
 
 
 def snake_case(name: str) -> str:

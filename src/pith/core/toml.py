@@ -10,7 +10,7 @@ from typing import Any
 from pith.core.errors import RecipeSyntaxError, shown
 from pith.core.files import read_text
 from pith.core.method import Method
-from pith.core.parameters import Patterns
+from pith.core.patterns import Patterns
 from pith.core.parse import Call, method_parameters
 
 RECIPES = 2**20
