@@ -80,3 +80,12 @@ def test_weights(tmp_path: Path) -> None:
     packed, dense = rows["rtn(bits=4) bfloat16"], rows["dense bfloat16"]
     assert packed["bytes_at_rest"] == packed["bytes_after_forwards"] < 0.5 * dense["bytes_at_rest"]
     assert packed["block_bytes"] < 0.27 * dense["block_bytes"]
+
+
+def test_dtypes(tmp_path: Path) -> None:
+    out = tmp_path / "found.json"
+    run("dtypes.py", "--length", "8", "--tokens", "1", "--rounds", "1", "--out", str(out))
+    data = json.loads(out.read_text())
+    whole = data["whole_model"]
+    assert whole["prefill_ratio"] == whole["bfloat16"]["prefill"] / whole["float32"]["prefill"] > 0
+    assert data["products"]["prompt_ratio"] > 0

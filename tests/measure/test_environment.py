@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from contracts.tiny import tiny
-from pith.measure.environment import commit, environment, processor
+from pith.core.machine import processor
+from pith.measure.environment import commit, environment
 
 
 def test_it_is_plain_data_that_names_versions_machine_and_settings() -> None:

@@ -161,7 +161,7 @@ def test_a_folder_without_a_tokenizer(folder: Path) -> None:
 
 
 def test_dtype_and_device_are_checked() -> None:
-    with pytest.raises(InputError, match="dtype='int8' is not allowed; allowed is one of auto, float32"):
+    with pytest.raises(InputError, match="dtype='int8' is not allowed; allowed is one of auto, checkpoint, float32"):
         builtin(dtype="int8")
     with pytest.raises(InputError, match="device='nowhere' cannot be used here"):
         builtin(device="nowhere")

@@ -47,6 +47,16 @@ def test_what_is_written_is_read_and_says_everything(loaded: Loaded, tmp_path: P
     assert [p.name for p in path.parent.iterdir()] == ["run.json"]
 
 
+def test_a_study_is_repeated_in_the_dtype_in_which_it_was_measured(loaded: Loaded) -> None:
+    found = made(loaded)
+    assert found.settings.dtype == "auto"
+    assert found.dtype == found.environment["dtype"] == "float32"
+    assert found.environment["dtype_reason"] == "the built-in model's default"
+    assert replace(found, environment={"dtype": "bfloat16"}).dtype == "bfloat16"
+    assert replace(found, settings=replace(found.settings, dtype="float16")).dtype == "float16"
+    assert replace(found, environment={}).dtype == "auto", "an older record does not say"
+
+
 @pytest.mark.parametrize(("name", "error"), [("model", ModelError), ("tokenizer", ModelError), ("heldout", InputError)])
 def test_another_model_or_text_is_a_mistake(loaded: Loaded, name: str, error: type[Exception]) -> None:
     found = made(loaded)

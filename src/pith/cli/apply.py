@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-EXAMPLE = 'pith apply "gptq(bits=4)" Qwen/Qwen3-0.6B smaller --dtype bfloat16'
+EXAMPLE = 'pith apply "gptq(bits=4)" Qwen/Qwen3-0.6B smaller'
 STOPPED = "stopped; finished parts are kept, and the same command goes on from there"
 
 
@@ -27,7 +27,9 @@ class Options:
     ] = "builtin"
     calibration_sequences: Annotated[int, typer.Option(min=1, help="Sequences of that text that are read.")] = 64
     calibration_length: Annotated[int, typer.Option(min=2, help="Tokens of each of them.")] = 512
-    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto"
+    dtype: Annotated[
+        str, typer.Option(help="Of what is written: checkpoint (the model's own), float32, bfloat16 or float16.")
+    ] = "checkpoint"
     json: Annotated[bool, typer.Option("--json", help="Print JSON only.")] = False
 
 

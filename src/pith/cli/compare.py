@@ -104,7 +104,9 @@ def run(options: Options) -> None:
     command = repeated.command if repeated else command_line()
     settings, out = _settings(options), user_path(options.out or OUT)
     with Store(options.store or out, say=say) as store:
-        loaded = replace(load(options.model, options.dtype), source=source(options), kept=out / KEPT)
+        # on another machine "auto" may give another dtype, in which nothing can be repeated
+        dtype = repeated.dtype if repeated else options.dtype
+        loaded = replace(load(options.model, dtype), source=source(options), kept=out / KEPT)
         with TerminalWatch(len(recipes)) as watch:
             refused: dict[str, str] = dict(repeated.refused) if repeated else {}
             if not repeated and (options.at_bytes or options.at_latency is not None):

@@ -11,17 +11,19 @@ from typing import Any
 
 import torch
 
+from pith.core.machine import processor
 from pith.measure.crowding import usable_cores
 
 _PACKAGE = Path(__file__).parents[1]
 
 
-def environment(model: Any, settings: Mapping[str, Any]) -> dict[str, Any]:
+def environment(model: Any, settings: Mapping[str, Any], dtype_reason: str = "") -> dict[str, Any]:
     """Everything that a measurement depends on beside the model and the recipe, as plain data.
 
     Args:
         model: the loaded model, for its dtype and device.
         settings: what the user chose, such as the length and the seed; it is part of the answer.
+        dtype_reason: why the model has its dtype, as `Loaded` says it.
     """
     device = torch.device(model.device)
     return {
@@ -36,6 +38,7 @@ def environment(model: Any, settings: Mapping[str, Any]) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
         "dtype": str(model.dtype).removeprefix("torch."),
+        **({"dtype_reason": dtype_reason} if dtype_reason else {}),
         **settings,
     }
 
@@ -52,13 +55,3 @@ def commit() -> str | None:
     except (OSError, subprocess.SubprocessError):  # no git here, or a repository without a commit
         return None
     return done.stdout.strip()
-
-
-def processor() -> str:
-    """The processor's name, as the system gives it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(names, "") or platform.processor() or platform.machine()

@@ -101,7 +101,7 @@ def costs(
         bandwidth=bandwidth(examined.model, recipe, mine[0], times.decode),
         notes=tuple(notes),
         environment=environment(
-            loaded.model, {"seed": seed, "length": length, "decoded": DECODED, "runs": runs}
+            loaded.model, {"seed": seed, "length": length, "decoded": DECODED, "runs": runs}, loaded.dtype_reason
         ),
     )  # fmt: skip
 
@@ -126,7 +126,7 @@ def answer(
         raise InputError(f"batch_size={batch_size} makes no sense; allowed is 1 or more")
     with noted() as notes:
         quality = task.run(subject(loaded, recipe, progress), batch_size, _told(progress, str(task)))
-    return Answer(quality, tuple(notes), environment(loaded.model, {"batch_size": batch_size}))
+    return Answer(quality, tuple(notes), environment(loaded.model, {"batch_size": batch_size}, loaded.dtype_reason))
 
 
 def _told(progress: Progress | None, what: str) -> Callable[[int, int], None]:

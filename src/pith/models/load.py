@@ -15,6 +15,7 @@ from pith.core import InputError, ModelError, error_line, shown, user_path
 from pith.core.folders import verified
 from pith.models.checkpoint import require_readable, weight_files
 from pith.models.checks import padding_of, require_rows
+from pith.models.dtype import CHECKPOINT, read_fastest
 from pith.models.quiet import quiet
 from pith.weights.calibration import Source
 from pith.weights.folder import is_pith, load_folder
@@ -25,7 +26,7 @@ BUILTIN = "builtin"
 """The name of the model that comes inside the package."""
 
 _FOLDER = Path(__file__).parent / "builtin"
-_DTYPES = ("auto", "float32", "bfloat16", "float16")
+_DTYPES = ("auto", CHECKPOINT, "float32", "bfloat16", "float16")
 _HUB_SECONDS = 10
 
 
@@ -39,6 +40,7 @@ class Loaded:
         tokenizer: its tokenizer; it pads on the left and has a padding token.
         source: where methods that change weights get the texts that they read.
         kept: the folder in which models stay that such methods made of this one; None keeps none.
+        dtype_reason: why the model has its dtype, such as the measurement that decided.
     """
 
     name: str
@@ -46,6 +48,7 @@ class Loaded:
     tokenizer: Any
     source: Source = field(default_factory=Source)
     kept: Path | None = None
+    dtype_reason: str = ""
 
 
 def builtin(dtype: torch.dtype | str = torch.float32, device: str | None = None) -> tuple[Any, Any]:
@@ -69,7 +72,8 @@ def load(name: str, dtype: torch.dtype | str = "auto", device: str | None = None
 
     Args:
         name: "builtin", a folder that `save_pretrained` wrote, or a hub id such as "Qwen/Qwen3-0.6B".
-        dtype: of the weights; "auto" takes the checkpoint's own, and float32 for the built-in model.
+        dtype: of the weights; "checkpoint" is the checkpoint's own (float32 for the built-in model). "auto" is that
+            too, but float32 on a processor where a measurement finds it faster, with a warning (see `read_fastest`).
         device: such as "cpu" or "cuda:1"; None takes the accelerator where PyTorch finds CUDA, else the processor.
 
     Raises:
@@ -80,8 +84,7 @@ def load(name: str, dtype: torch.dtype | str = "auto", device: str | None = None
     kind = str(dtype).removeprefix("torch.")
     if kind not in _DTYPES:
         raise InputError(f"dtype={kind!r} is not allowed; allowed is one of {', '.join(_DTYPES)}")
-    if name == BUILTIN and kind == "auto":
-        kind = "float32"
+    usual = name == BUILTIN and kind in ("auto", CHECKPOINT)
     target = _device(device)
     source, offline = _locate(name)
     here = Path(source) if Path(source).is_dir() else None
@@ -89,14 +92,20 @@ def load(name: str, dtype: torch.dtype | str = "auto", device: str | None = None
         require_readable(here)
     needed = ("config.json", *(path.name for path in weight_files(here))) if here else ()
     with quiet(downloads=not offline), verified(here, needed) if here else nullcontext():
-        if folder := _pith_folder(name, source, offline):
-            model = load_folder(folder, None if kind == "auto" else getattr(torch, kind), verify=not here)
-        else:
-            model = _model(name, source, offline, kind)
+        folder = _pith_folder(name, source, offline)
+
+        def read(kind: str) -> Any:
+            if folder:
+                return load_folder(folder, getattr(torch, kind, None), verify=not here)
+            return _model(name, source, offline, kind)
+
+        model, reason = read_fastest(read, "float32" if usual else kind, target)
         tokenizer = _tokenizer(name, source, offline)
     require_finite(model, name)
     require_rows(tokenizer, model, name)
-    return Loaded(name, model.to(target).eval(), tokenizer)
+    return Loaded(
+        name, model.to(target).eval(), tokenizer, dtype_reason="the built-in model's default" if usual else reason
+    )
 
 
 def model_in(folder: Path) -> Any:

@@ -85,7 +85,7 @@ def advise(
         of=of,
         seconds=time.perf_counter() - begun,
         notes=tuple(notes),
-        environment=environment(model, {"seed": seed, "batch": batch, "seconds": seconds}),
+        environment=environment(model, {"seed": seed, "batch": batch, "seconds": seconds}, loaded.dtype_reason),
     )
 
 

@@ -137,9 +137,12 @@ def _notes(found: list[Row], refused: Mapping[str, str]) -> list[str]:
     notes = [f"{', '.join(f'`{label}`' for label in labels)}: {note}" for note, labels in about.items()]
     notes += [f"`{recipe}` was left out: {why}" for recipe, why in refused.items()]
     first = found[0].measurement.environment
-    differing = sorted({k for row in found for k, v in row.measurement.environment.items() if first.get(k) != v})
+    differing = {k for row in found for k, v in row.measurement.environment.items() if first.get(k) != v}
+    differing -= {"dtype_reason"}  # its figures are those of each load; the dtype itself is of every key
     if differing:
-        notes.append(f"Not all rows were measured in the environment below; they differ in {', '.join(differing)}.")
+        notes.append(
+            f"Not all rows were measured in the environment below; they differ in {', '.join(sorted(differing))}."
+        )
     return notes
 
 

@@ -104,6 +104,11 @@ class Record:
             raise InputError(f"recipes of {FILE} must begin with 'dense' and name each recipe once")
         return recipes, tasks_with(",".join(self.tasks), {}) if self.tasks else ()
 
+    @property
+    def dtype(self) -> str:
+        """The dtype in which the study was measured, which "auto" need not give on another machine."""
+        return self.settings.dtype if self.settings.dtype != "auto" else str(self.environment.get("dtype", "auto"))
+
     def require(self, question: Question, loaded: Loaded) -> None:
         """Makes sure that the model and the held-out text are those of the study, and notes what else differs.
 
@@ -155,7 +160,7 @@ def record(question: Question, loaded: Loaded, settings: Settings, refused: Mapp
         settings=settings,
         hashes=hashes,
         files=files,
-        environment=environment(loaded.model, {}),
+        environment=environment(loaded.model, {}, loaded.dtype_reason),
     )
 
 
