@@ -10,8 +10,8 @@ from typing import Any
 from pith.core.errors import RecipeSyntaxError, shown
 from pith.core.files import read_text
 from pith.core.method import Method
-from pith.core.patterns import Patterns
 from pith.core.parse import Call, method_parameters
+from pith.core.patterns import Patterns
 
 RECIPES = 2**20
 """Bytes of a recipe's file, at most."""

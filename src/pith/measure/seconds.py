@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from pith.tasks.heldout import heldout_text
 from pith.tasks.stream import Stream
 from pith.tasks.text import beginning, tokens_of
 from pith.weights.size import weight_bytes
+from pith.weights.turns import outermost
 
 DECODED = 32
 """Tokens that each run decodes."""
@@ -136,15 +136,6 @@ def ratio_of(mine: Sequence[float], dense: Sequence[float]) -> tuple[float, floa
     ratios = sorted(m / d for m, d in zip(mine, dense, strict=True))
     middle, k = median(ratios), outermost(len(ratios))
     return middle, max(middle - ratios[k], ratios[-1 - k] - middle) / middle
-
-
-def outermost(n: int) -> int:
-    """How many of n values on each side may be left out of a 95% interval of their median."""
-    below, k = 1 / 2**n, 0  # the probability that at most k of n fall below the true median
-    while below + math.comb(n, k + 1) / 2**n <= 0.025:
-        k += 1
-        below += math.comb(n, k) / 2**n
-    return k
 
 
 def timed_prompt(tokenizer: Any, length: int, seed: int) -> Int[Tensor, "1 length"]:
