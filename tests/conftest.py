@@ -8,17 +8,22 @@ from collections.abc import Iterator
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 
-from jaxtyping import install_import_hook
+import shapes
 
 SHAPED = ["attention", "weights", "cache", "quantization", "pruning", "models", "tasks", "measure"]
 """The rooms whose annotations say shapes."""
 
-install_import_hook([f"pith.{room}" for room in SHAPED], "beartype.beartype")
+shapes.install([f"pith.{room}" for room in SHAPED])
 
 import pytest  # noqa: E402
 import torch  # noqa: E402  (after the hook, as everything that may import Pith)
 
 torch.set_num_threads(1)  # the suite runs in several processes
+
+
+@pytest.fixture(autouse=True)
+def _count_calls_anew() -> None:
+    shapes.begin_test()
 
 
 @pytest.fixture(autouse=True, scope="session")

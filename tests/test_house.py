@@ -125,24 +125,33 @@ def test_docstring_examples_run(name: str) -> None:
     assert result.failed == 0
 
 
-def blocks() -> list[tuple[str, str]]:
+def pages_with_code() -> dict[str, list[str]]:
     pages = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
-    found = []
-    for page in pages:
-        for i, block in enumerate(re.findall(r"```python\n(.*?)```", page.read_text(), flags=re.DOTALL)):
-            found.append((f"{shown(page)}:{i}", block))
-    return found
+    found = {shown(page): re.findall(r"```python\n(.*?)```", page.read_text(), flags=re.DOTALL) for page in pages}
+    return {page: blocks for page, blocks in found.items() if blocks}
 
 
-@pytest.mark.parametrize(("place", "code"), blocks(), ids=[place for place, _ in blocks()])
-def test_code_in_the_documents_runs(place: str, code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    # in a file of its own, as a reader would run it: dataclasses ask for their module
-    (tmp_path / "example_from_the_documents.py").write_text(code)
-    done = subprocess.run(
-        [sys.executable, "example_from_the_documents.py"], capture_output=True, text=True, check=False, timeout=300
-    )
-    assert done.returncode == 0, f"{place}\n{done.stderr[-2000:]}"
+# each block in a file of its own, as a reader would run it (dataclasses ask for their module), and in an empty folder
+RUNNER = """
+import os, pathlib, runpy, sys
+for file in map(pathlib.Path, sys.argv[1:]):
+    print(file.parent.name, file=sys.stderr)
+    os.chdir(file.parent)
+    runpy.run_path(str(file), run_name="__main__")
+"""
+
+
+@pytest.mark.parametrize("page", pages_with_code())
+def test_code_in_the_documents_runs(page: str, tmp_path: Path) -> None:
+    files = []
+    for index, code in enumerate(pages_with_code()[page]):
+        file = tmp_path / f"block_{index}" / "example_from_the_documents.py"
+        file.parent.mkdir()
+        file.write_text(code)
+        files.append(str(file))
+    command = [sys.executable, "-c", RUNNER, *files]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, f"{page}\n{done.stderr[-2000:]}"
 
 
 def test_shipped_assets_are_the_ones_that_were_measured() -> None:
