@@ -1,4 +1,4 @@
-"""Shapes in annotations are checked at run time, in the first calls of each function in each test and in some later ones.
+"""Check shapes in annotations at run time, in the first calls of each function in each test and in some later ones.
 
 Checking every call takes more time than all else that the suite does.
 """
