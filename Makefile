@@ -1,6 +1,6 @@
 # Two commands for a fresh machine with Python 3.11, pip and make:
 #   make demo    installs, compares cache methods on the built-in model and says where the results are
-#   make test    installs with the development tools and runs the whole suite
+#   make test    installs with the development tools, gets a small pretrained model and runs the whole suite
 # and for the documentation, with the same tools:
 #   make docs    builds the site into site/; make docs-serve shows it, and follows what you write
 
@@ -29,7 +29,9 @@ demo: $(VENV)/installed
 		--budgets 0.5,0.25,0.1 --tasks needle,perplexity --length 1024 --out demo
 	@echo "The results: demo/report.html (open it in a browser) and demo/study.sqlite"
 
+# tests that need the model skip with this command where it cannot be had
 test: $(VENV)/installed-dev
+	-$(BIN)/pith models get smollm2
 	$(BIN)/python -m pytest -n $(WORKERS)
 
 lint: $(VENV)/installed-dev

@@ -10,7 +10,8 @@ JSON.
     python benchmarks/weights.py --recipe "gptq(bits=3)" --dtypes bfloat16
 
 With --llama-cpp the same weights are written as GGUF in q8_0 and q4_0, and llama-cpp-python (with gguf; neither is
-needed for anything else) takes its turns too.
+needed for anything else) takes its turns too; with --gguf so does Transformers on GGUF weights that stay packed, where
+it can.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from typing import Any
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from gguf_peer import packed_models
 from llama_cpp_peer import peers
 from pith.core import PithWarning, Recipe
 from pith.measure import weight_bytes
@@ -140,6 +142,7 @@ def main() -> None:
     parser.add_argument("--decoded", type=int, default=16, help="decoded tokens in each run")
     parser.add_argument("--rounds", type=int, default=5, help="interleaved rounds that count")
     parser.add_argument("--llama-cpp", action="store_true", help="time llama-cpp-python on the same weights too")
+    parser.add_argument("--gguf", action="store_true", help="time Transformers on packed GGUF weights too")
     parser.add_argument("--out", type=Path, help="a JSON file to write")
     args = parser.parse_args()
     warnings.simplefilter("ignore", PithWarning)
@@ -151,9 +154,15 @@ def main() -> None:
     runners: dict[str, Runner] = {
         name: lambda prompt, decoded, one=one: run(one, prompt, decoded) for name, (one, _) in found.items()
     }
+    absent: dict[str, str] = {}
     with TemporaryDirectory() as folder:
         if args.llama_cpp:
             runners |= peers(found["dense float32"][0], Path(folder))
+        if args.gguf:
+            packed, absent = packed_models(found["dense float32"][0], Path(folder))
+            runners |= {
+                name: lambda prompt, decoded, one=one: run(one, prompt, decoded) for name, one in packed.items()
+            }
         rows = measure(runners, prompt, args.rounds, args.decoded)
     for row in rows:
         if row["subject"] in found:
@@ -167,10 +176,13 @@ def main() -> None:
             f"{row['subject']:46} {shares[0]:9.3f} {shares[1]:10.3f} {row['decode_seconds'] * 1e3:10.2f} "
             f"{row['decode_to_bfloat16']:7.2f} {row['decode_to_float32']:6.2f} {row['prefill_to_bfloat16']:11.2f}"
         )
+    for name, reason in absent.items():
+        print(f"{name} is not timed: {reason}")
     if args.out:
         settings = {"length": args.length, "decoded": args.decoded, "rounds": args.rounds}
         command = f"python {shlex.join(sys.argv)}"
         said = {"command": command, "environment": environment(model, settings), "rows": rows}
+        said |= {"absent": absent} if absent else {}
         args.out.write_text(json.dumps(said, indent=1) + "\n")
 
 

@@ -74,8 +74,11 @@ def test_the_shape_can_be_saved_for_other_commands(tmp_path: Path) -> None:
 def test_weights(tmp_path: Path) -> None:
     out = tmp_path / "found.json"
     options = ["--model", "builtin", "--recipe", "rtn(bits=4)", "--rounds", "1", "--decoded", "2", "--length", "32"]
-    run("weights.py", *options, "--out", str(out))
-    rows = {row["subject"]: row for row in json.loads(out.read_text())["rows"]}
+    run("weights.py", *options, "--gguf", "--out", str(out))
+    found = json.loads(out.read_text())
+    rows = {row["subject"]: row for row in found["rows"]}
+    assert set(found["absent"]) == {"Transformers GGUF q8_0", "Transformers GGUF q4_0"}
+    assert all("and not llama" in reason for reason in found["absent"].values())
     assert set(rows) == {"dense float32", "dense bfloat16", "rtn(bits=4) bfloat16"}
     packed, dense = rows["rtn(bits=4) bfloat16"], rows["dense bfloat16"]
     assert packed["bytes_at_rest"] == packed["bytes_after_forwards"] < 0.5 * dense["bytes_at_rest"]

@@ -11,7 +11,7 @@ from typer.main import get_command
 
 from pith.cli import app
 
-GUIDES = ("compare", "fit", "advise", "apply", "clean")
+GUIDES = ("compare", "fit", "advise", "apply", "models", "clean")
 """Commands that have a guide, in the order in which one meets them; the others follow by name."""
 
 

@@ -139,7 +139,7 @@ def test_damaged_weights(folder: Path) -> None:
     weights.write_bytes(weights.read_bytes()[:1000])
     assert "model.safetensors of" in refused(folder)
     weights.unlink()
-    assert "the weights of" in refused(folder)
+    assert "has a config.json and no weights: model.safetensors is missing" in refused(folder)
 
 
 def test_weights_that_lack_a_tensor_are_not_filled_with_random_ones(folder: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from pith.cli import advise, apply, clean, compare, fit, generate, methods, tasks
+from pith.cli import advise, apply, clean, compare, fit, generate, methods, models, tasks
 from pith.cli.command import add
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
@@ -37,6 +37,7 @@ add(app, compare.run, compare.Options, example=compare.EXAMPLE, stopped=compare.
 add(app, fit.run, fit.Options, example=fit.EXAMPLE, stopped=fit.STOPPED)
 add(app, generate.run, generate.Options, example=generate.EXAMPLE)
 add(app, methods.run, methods.Options, example=methods.EXAMPLE)
+add(app, models.run, models.Options, example=models.EXAMPLE)
 add(app, tasks.run, tasks.Options, example=tasks.EXAMPLE)
 
 

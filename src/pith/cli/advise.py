@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pith.cli.command import MODEL
+
 if TYPE_CHECKING:
     from pith.models import Loaded
     from pith.predict.advice import Advice, Check
@@ -20,7 +22,7 @@ LENGTHS = (1024, 8192, 32768)
 class Options:
     """The command's options."""
 
-    model: Annotated[str, typer.Argument(help="builtin, a model's folder, or a hub id.")] = "builtin"
+    model: Annotated[str, typer.Argument(help=MODEL)] = "builtin"
     lengths: Annotated[str, typer.Option(help="Tokens of the prompts. Default: 1024,8192,32768, if it reads them.")] = (
         ""
     )

@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from pith.cli.command import MODEL
+
 EXAMPLE = 'pith apply "gptq(bits=4)" Qwen/Qwen3-0.6B smaller'
 STOPPED = "stopped; finished parts are kept, and the same command goes on from there"
 
@@ -17,7 +19,7 @@ class Options:
     """The command's options."""
 
     recipe: Annotated[str, typer.Argument(help="A recipe, or the path of a .toml file.")]
-    model: Annotated[str, typer.Argument(help="builtin, a model's folder, or a hub id.")]
+    model: Annotated[str, typer.Argument(help=MODEL)]
     out: Annotated[Path, typer.Argument(help="The folder that is made.")]
     format: Annotated[
         str, typer.Option(help="auto, plain, compressed-tensors or pith; auto takes the first that holds the model.")

@@ -32,9 +32,9 @@ class Options:
 def run(options: Options) -> None:
     """Remove unfinished work and kept weights, after showing them.
 
-    Only folders with Pith's own marker file are found: work that was stopped, and the models that pith compare keeps,
-    which are made again when they are needed. No link is followed, models that pith apply wrote are never removed, and
-    what another process uses is left.
+    Only folders with Pith's own marker file are found: work that was stopped, the models that pith compare keeps, which
+    are made again when they are needed, and those that pith models get brought. No link is followed, models that pith
+    apply wrote are never removed, and what another process uses is left.
     """
     from pith.cli.command import say
     from pith.core.folders import remove_own

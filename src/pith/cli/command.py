@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+MODEL = "A name of `pith models`, a model's folder, a GGUF file, or a hub id."
+"""The help of the argument that names a model."""
+
 MISTAKE, INTERRUPTED = 2, 130
 """Exit codes: what the user gave cannot be, and Ctrl-C."""
 

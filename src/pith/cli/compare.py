@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pith.cli.command import MODEL
+
 if TYPE_CHECKING:
     from pith.cli.watch import TerminalWatch
     from pith.core import Recipe
@@ -27,7 +29,7 @@ KEPT = "weights"
 class Options:
     """The command's options."""
 
-    model: Annotated[str, typer.Argument(help="builtin, a model's folder, or a hub id.")] = "builtin"
+    model: Annotated[str, typer.Argument(help=MODEL)] = "builtin"
     recipe: Annotated[
         list[str] | None, typer.Option(help="Text or a .toml file; repeatable. Default: all evictions.")
     ] = None

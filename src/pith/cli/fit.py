@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pith.cli.command import MODEL
+
 if TYPE_CHECKING:
     from pith.models import Loaded
     from pith.search.aim import Aim
@@ -24,7 +26,7 @@ NOTHING_FITS = 1
 class Options:
     """The command's options."""
 
-    model: Annotated[str, typer.Argument(help="builtin, a model's folder, or a hub id.")] = "builtin"
+    model: Annotated[str, typer.Argument(help=MODEL)] = "builtin"
     memory: Annotated[
         str | None, typer.Option(help="The most that weights and cache may take together, such as 64MiB.")
     ] = None

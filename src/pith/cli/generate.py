@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from pith.cli.command import MODEL
+
 EXAMPLE = 'pith generate builtin "The import statement" --recipe "snapkv(budget=0.25)"'
 
 
@@ -14,7 +16,7 @@ EXAMPLE = 'pith generate builtin "The import statement" --recipe "snapkv(budget=
 class Options:
     """The command's options."""
 
-    model: Annotated[str, typer.Argument(help="builtin, a model's folder, or a hub id.")]
+    model: Annotated[str, typer.Argument(help=MODEL)]
     prompt: Annotated[str, typer.Argument(help="What the model goes on with.")]
     recipe: Annotated[str, typer.Option(help="A recipe, or the path of a .toml file.")] = "dense"
     max_new_tokens: Annotated[int, typer.Option(min=1, help="The most tokens to write.")] = 128

@@ -26,7 +26,7 @@ _STATUS, _RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 def main() -> None:
     """Runs it once; a mistake is one line on stderr, and code 2."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", help="builtin, a model's folder, or a hub id")
+    parser.add_argument("model", help="a name of pith models, a folder, a GGUF file, or a hub id")
     parser.add_argument("--recipe", default="dense", help="a recipe's text")
     parser.add_argument("--length", type=int, default=1024, help="tokens of the prompt")
     parser.add_argument("--seed", type=int, default=0, help="of the prompt")

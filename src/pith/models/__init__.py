@@ -4,7 +4,8 @@ A `Subject` is a loaded model with a recipe; everything above asks it and never 
 """
 
 from pith.models.export import export
-from pith.models.load import BUILTIN, Loaded, builtin, load
+from pith.models.load import Loaded, builtin, load
+from pith.models.locate import BUILTIN
 from pith.models.positions import require_positions
 from pith.models.subject import Subject
 from pith.weights.model_hash import model_hash, tokenizer_hash

@@ -19,6 +19,9 @@ _INDEX = "model.safetensors.index.json"
 _INDEX_BYTES = 64 * 2**20
 """Bytes of an index, at most; that of a very large model takes about 10 MiB."""
 
+_POINTER = b"version https://git-lfs"
+"""How the small text begins that Git leaves in the place of a large file."""
+
 _FLOATS = frozenset({"F64", "F32", "F16", "BF16"})
 """The dtypes of safetensors in which weights that are not quantized are stored."""
 
@@ -30,6 +33,8 @@ def require_readable(folder: Path) -> None:
         ModelError: a file is damaged, cannot be read, is missing or lies outside of the folder; weights are stored in a
             dtype that holds no numbers between whole ones; or the folder holds an adapter beside the model.
     """
+    for name in (*_OBJECTS, "tokenizer.json", "tokenizer.model"):
+        require_no_pointer(folder / name)
     said = {name: read_json(folder / name, error=ModelError) for name in _OBJECTS if _exists(folder / name)}
     if _exists(folder / "adapter_config.json"):
         raise ModelError(
@@ -41,9 +46,25 @@ def require_readable(folder: Path) -> None:
         isinstance(one, dict) and one.get("quantization_config") for one in (config, config.get("text_config"))
     )
     for path in weight_files(folder):
+        require_no_pointer(path)
         open_file(path, limit=None, error=ModelError).close()  # safetensors calls a file that it may not read missing
         if path.suffix == ".safetensors" and path.name != FILE:
             _require_floats(path, quantized)
+
+
+def require_no_pointer(path: Path) -> None:
+    """Raise if a file is what Git leaves in the place of a large file that was not downloaded.
+
+    Raises:
+        ModelError: it is.
+    """
+    try:
+        with path.open("rb") as file:
+            found = file.read(len(_POINTER))
+    except OSError:  # whoever reads it next says what is wrong
+        return
+    if found == _POINTER:
+        raise ModelError(f"{path.name} of {path.parent} is a Git LFS pointer, not the file: run git lfs pull there")
 
 
 def weight_files(folder: Path) -> list[Path]:

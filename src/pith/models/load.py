@@ -1,8 +1,9 @@
-"""Loading a causal language model and its tokenizer: the built-in one, a folder, or a hub id."""
+"""Loading a causal language model and its tokenizer: a name of Pith's, a folder, a GGUF file, or a hub id."""
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,23 +12,22 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-from pith.core import InputError, ModelError, error_line, shown, user_path
+from pith.core import InputError, ModelError, error_line
 from pith.core.folders import verified
 from pith.models.checkpoint import require_readable, weight_files
 from pith.models.checks import padding_of, require_rows
 from pith.models.dtype import CHECKPOINT, read_fastest
+from pith.models.files import require_vocabulary, tokenizer_reason
+from pith.models.gguf_file import model_options, name_after, no_bar, opened
+from pith.models.locate import BUILTIN, Place, locate
+from pith.models.packages import PACKAGED
 from pith.models.quiet import quiet
 from pith.weights.calibration import Source
 from pith.weights.folder import is_pith, load_folder
 from pith.weights.foreign import trust_nothing
 from pith.weights.ready import require_finite
 
-BUILTIN = "builtin"
-"""The name of the model that comes inside the package."""
-
-_FOLDER = Path(__file__).parent / "builtin"
 _DTYPES = ("auto", CHECKPOINT, "float32", "bfloat16", "float16")
-_HUB_SECONDS = 10
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Loaded:
     """A model that was loaded, and the name under which the user asked for it.
 
     Attributes:
-        name: "builtin", a folder, or a hub id.
+        name: a name such as "builtin" or "smollm2", a folder, a GGUF file, or a hub id.
         model: the Transformers causal language model, in evaluation mode.
         tokenizer: its tokenizer; it pads on the left and has a padding token.
         source: where methods that change weights get the texts that they read.
@@ -71,9 +71,11 @@ def load(name: str, dtype: torch.dtype | str = "auto", device: str | None = None
     A folder that a compressed model was saved to is loaded with its packed layers and other stand-ins.
 
     Args:
-        name: "builtin", a folder that `save_pretrained` wrote, or a hub id such as "Qwen/Qwen3-0.6B".
-        dtype: of the weights; "checkpoint" is the checkpoint's own (float32 for the built-in model). "auto" is that
-            too, but float32 on a processor where a measurement finds it faster, with a warning (see `read_fastest`).
+        name: "builtin", a packaged model that `pith models get` brought, such as "smollm2", a folder that
+            `save_pretrained` wrote, a GGUF file or a folder with one, or a hub id such as "Qwen/Qwen3-0.6B".
+        dtype: of the weights; "checkpoint" is the checkpoint's own (float32 for the built-in model and GGUF files).
+            "auto" is that too, but float32 on a processor where a measurement finds it faster, with a warning (see
+            `read_fastest`).
         device: such as "cpu" or "cuda:1"; None takes the accelerator where PyTorch finds CUDA, else the processor.
 
     Raises:
@@ -86,26 +88,45 @@ def load(name: str, dtype: torch.dtype | str = "auto", device: str | None = None
         raise InputError(f"dtype={kind!r} is not allowed; allowed is one of {', '.join(_DTYPES)}")
     usual = name == BUILTIN and kind in ("auto", CHECKPOINT)
     target = _device(device)
-    source, offline = _locate(name)
-    here = Path(source) if Path(source).is_dir() else None
-    if here:
-        require_readable(here)
-    needed = ("config.json", *(path.name for path in weight_files(here))) if here else ()
-    with quiet(downloads=not offline), verified(here, needed) if here else nullcontext():
-        folder = _pith_folder(name, source, offline)
+    place = locate(name)
+    with quiet(downloads=not place.offline), _whole(name, place), opened(place) as files:
+        folder = _pith_folder(name, files)
 
         def read(kind: str) -> Any:
             if folder:
-                return load_folder(folder, getattr(torch, kind, None), verify=not here)
-            return _model(name, source, offline, kind)
+                return load_folder(folder, getattr(torch, kind, None), verify=place.folder is None)
+            return _model(name, files, kind)
 
         model, reason = read_fastest(read, "float32" if usual else kind, target)
-        tokenizer = _tokenizer(name, source, offline)
+        tokenizer = _tokenizer(name, files)
+    if place.gguf is not None:
+        name_after(name, model, tokenizer)
     require_finite(model, name)
     require_rows(tokenizer, model, name)
     return Loaded(
         name, model.to(target).eval(), tokenizer, dtype_reason="the built-in model's default" if usual else reason
     )
+
+
+@contextmanager
+def _whole(name: str, place: Place) -> Iterator[None]:
+    """Check the files of a folder, and compare them with their hashes while the block reads them.
+
+    Raises:
+        ModelError: a file is damaged or missing; of a packaged model the message names the command that mends it.
+    """
+    folder = place.folder
+    if folder is None:
+        yield
+        return
+    try:
+        require_readable(folder)
+        require_vocabulary(folder)
+        needed = ("config.json", *(path.name for path in weight_files(folder)))
+        with verified(folder, needed, exact=place.fetched):
+            yield
+    except ModelError as error:
+        raise ModelError(f"{error}; {PACKAGED[name].get} brings it again") if place.fetched else error from None
 
 
 def model_in(folder: Path) -> Any:
@@ -118,7 +139,7 @@ def model_in(folder: Path) -> Any:
         return load_folder(folder, verify=False)
     require_readable(folder)
     with quiet(downloads=False):
-        return _model(str(folder), str(folder), True, "auto")
+        return _model(str(folder), Place(str(folder), True), "auto")
 
 
 def _device(device: str | None) -> torch.device:
@@ -129,67 +150,29 @@ def _device(device: str | None) -> torch.device:
         raise InputError(f"device={chosen!r} cannot be used here: {error_line(error)}") from None
 
 
-def _locate(name: str) -> tuple[str, bool]:
-    """Where the files are, and whether only those on this machine can be had."""
-    path = _FOLDER if name == BUILTIN else user_path(name, label="model ", error=ModelError)
-    try:
-        is_folder, is_file = path.is_dir(), path.is_file()
-    except OSError as error:
-        raise ModelError(f"model {shown(name)} cannot be read: {error.strerror or error}") from None
-    if name and is_folder:
-        if not (path / "config.json").is_file():
-            raise ModelError(f"the folder {name} holds no model: it has no config.json, which save_pretrained writes")
-        return str(path), True
-    if is_file:
-        raise ModelError(f"{name} is a file; allowed is {BUILTIN!r}, a model's folder, or a hub id")
-    if name.startswith((".", "/", "~")) or name.count("/") > 1 or not name:
-        raise ModelError(f"there is no folder {name!r}; allowed is {BUILTIN!r}, a model's folder, or a hub id")
-    return name, not _hub_has(name)
-
-
-def _hub_has(name: str) -> bool:
-    """Whether the hub has the model; False where it cannot be asked.
-
-    One question with a time limit: Transformers would ask for every file, and each of them six times.
-    """
-    from huggingface_hub import model_info
-    from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError
-
-    try:
-        model_info(name, timeout=_HUB_SECONDS)
-    except HFValidationError:
-        raise ModelError(f"{name!r} is neither a folder nor a hub id such as 'Qwen/Qwen3-0.6B'") from None
-    except RepositoryNotFoundError:
-        raise ModelError(f"{name!r} is no folder here, and the hub has no such model, or not for you") from None
-    except Exception:  # offline, no route, the hub is down: what was downloaded before will do
-        return False
-    return True
-
-
-def _pith_folder(name: str, source: str, offline: bool) -> Path | None:
+def _pith_folder(name: str, place: Place) -> Path | None:
     """The folder of a model that only Pith loads, fetched where it lies on the hub; None of any other."""
-    if Path(source).is_dir():
-        return Path(source) if is_pith(Path(source)) else None
+    if Path(place.source).is_dir():
+        return place.folder if place.folder and is_pith(place.folder) else None
     from huggingface_hub import hf_hub_download, snapshot_download
 
     try:
-        config = hf_hub_download(source, "config.json", local_files_only=offline)
+        config = hf_hub_download(place.source, "config.json", local_files_only=place.offline)
     except Exception:  # what is wrong is said when plain Transformers asks for the same file
         return None
     if not is_pith(Path(config).parent):
         return None
     try:
-        return Path(snapshot_download(source, local_files_only=offline))
+        return Path(snapshot_download(place.source, local_files_only=place.offline))
     except Exception as error:
         raise ModelError(f"the files of {name!r} cannot be fetched: {error_line(error)}") from None
 
 
-def _model(name: str, source: str, offline: bool, dtype: str) -> Any:
-    where: dict[str, Any] = {"local_files_only": offline, "trust_remote_code": False}
+def _model(name: str, place: Place, dtype: str) -> Any:
     try:
-        config = AutoConfig.from_pretrained(source, **where)
+        config = AutoConfig.from_pretrained(place.source, **place.options)
     except Exception as error:  # a foreign file may be wrong in any way; the user must learn which one it is
-        if offline and isinstance(error, OSError) and not Path(source).is_dir():
+        if place.offline and isinstance(error, OSError) and not Path(place.source).is_dir():
             raise ModelError(
                 f"{name!r} is no folder here, the hub cannot be reached, and it was never downloaded"
             ) from None
@@ -199,9 +182,10 @@ def _model(name: str, source: str, offline: bool, dtype: str) -> Any:
     if getattr(config, "is_encoder_decoder", False) or (architecture and architecture not in _causal()):
         raise ModelError(f"{name!r} is a {architecture or config.model_type}, which is no causal language model")
     trust_nothing(config, name)
-    options = {"config": config, "dtype": dtype, "output_loading_info": True}
+    options = {"config": config, "dtype": dtype, "output_loading_info": True} | model_options(place) | place.options
     try:
-        model, info = AutoModelForCausalLM.from_pretrained(source, **options, **where)
+        with no_bar(place):
+            model, info = AutoModelForCausalLM.from_pretrained(place.source, **options)
     except Exception as error:  # as above
         raise ModelError(f"the weights of {name!r} cannot be loaded: {error_line(error)}") from None
     missing = sorted(info["missing_keys"])
@@ -210,11 +194,13 @@ def _model(name: str, source: str, offline: bool, dtype: str) -> Any:
     return model
 
 
-def _tokenizer(name: str, source: str, offline: bool) -> Any:
+def _tokenizer(name: str, place: Place) -> Any:
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=offline, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(place.source, **place.options)
     except Exception as error:  # as above
-        raise ModelError(f"the tokenizer of {name!r} cannot be loaded: {error_line(error)}") from None
+        raise ModelError(
+            f"the tokenizer of {name!r} cannot be loaded: {tokenizer_reason(place.folder, error)}"
+        ) from None
     tokenizer.padding_side = "left"
     if tokenizer.pad_token is None:
         tokenizer.pad_token = padding_of(tokenizer)

@@ -10,6 +10,7 @@ from pathlib import Path
 from pith.core import InputError, Method, Parametrised, Recipe
 from pith.core.errors import shown
 from pith.core.sources import files_of
+from pith.models.locate import NAMES
 from pith.models.smaller import reads_texts
 from pith.study.database import FILE as RESULTS
 from pith.study.record import CALIBRATION, Record
@@ -102,8 +103,8 @@ def require_own_files(folder: Path) -> None:
 
 
 def is_path(model: str) -> bool:
-    """Return whether a model's name is, or can only be, a path on this machine, and neither "builtin" nor a hub id."""
-    return model != BUILTIN and (_HUB.fullmatch(model) is None or model.startswith(".") or os.path.exists(model))
+    """Return whether a model's name is, or can only be, a path on this machine: no name of Pith's and no hub id."""
+    return model not in NAMES and (_HUB.fullmatch(model) is None or model.startswith(".") or os.path.exists(model))
 
 
 def _paths(value: Parametrised) -> Iterator[tuple[str, bool]]:
