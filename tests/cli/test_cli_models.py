@@ -18,6 +18,7 @@ from pith.models.packages import PACKAGED
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("PITH_CACHE", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "140")
     return tmp_path
 
