@@ -11,7 +11,7 @@ import torch
 from pith.models import Subject, builtin
 from pith.tasks import Perplexity
 from pith.tasks.bits_per_byte import BitsPerByte
-from pith.tasks.windows import _loss
+from pith.tasks.windows import loss
 
 loaded = cache(builtin)
 
@@ -33,7 +33,7 @@ def test_a_loss_over_a_real_vocabulary_is_that_of_transformers(dtype: torch.dtyp
     targets = torch.randint(0, 49152, (2, 5), generator=generator)
     exact = -logits.double().log_softmax(-1).gather(-1, targets[..., None])[..., 0]
     model, _ = loaded()
-    found = _loss(logits, targets)
+    found = loss(logits, targets)
     for row in range(2):
         # its loss shifts the labels by one, so that the first one is never asked for
         whole = torch.cat((torch.zeros(1, dtype=torch.long), targets[row]))[None]

@@ -48,6 +48,12 @@ class Options:
     query: Annotated[
         str | None, typer.Option(help="aware or agnostic: whether tasks show the question before the cache shrinks.")
     ] = None
+    chat: Annotated[
+        bool, typer.Option("--chat", help="Tasks ask in the model's chat template; for models that follow instructions.")
+    ] = False
+    text: Annotated[
+        str | None, typer.Option(help="A text file for perplexity and bits_per_byte. Default: Python's reference.")
+    ] = None
     length: Annotated[int, typer.Option(min=1, help="Tokens of the timed prompt and of the tasks' texts.")] = 1024
     lengths: Annotated[str, typer.Option(help="Each task stands once at each, such as 512,1024,2048.")] = ""
     count: Annotated[int | None, typer.Option(min=1, help="Examples of each task. Default: the task's own.")] = None
@@ -142,6 +148,7 @@ def _chosen(options: Options) -> tuple[tuple[Recipe, ...], tuple[Task, ...]]:
     if options.query not in (None, "aware", "agnostic"):
         raise InputError(f"query={options.query!r} is not allowed; allowed is aware or agnostic")
     given = {"length": options.length, "count": options.count, "seed": options.seed, "query": options.query}
+    given |= {"text": options.text, "chat": options.chat or None}
     settings = {name: value for name, value in given.items() if value is not None}
     tasks = tasks_with(options.tasks, settings, parse_lengths(options.lengths))
     return grid(options.recipe or (), parse_budgets(options.budgets), options.family or ()), tasks

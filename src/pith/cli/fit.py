@@ -37,6 +37,12 @@ class Options:
         float | None, typer.Option(help="The most time for a decoded token, ratio to dense, such as 1.0.")
     ] = None
     tasks: Annotated[str, typer.Option(help="How quality is measured; see pith tasks.")] = "needle,perplexity"
+    chat: Annotated[
+        bool, typer.Option("--chat", help="Tasks ask in the model's chat template; for models that follow instructions.")
+    ] = False
+    text: Annotated[
+        str | None, typer.Option(help="A text file for perplexity and bits_per_byte. Default: Python's reference.")
+    ] = None
     length: Annotated[int, typer.Option(min=1, help="Tokens of the weighed prompt and of the tasks' texts.")] = 1024
     batch: Annotated[int, typer.Option(min=1, help="Sequences whose caches must fit at once.")] = 1
     count: Annotated[int | None, typer.Option(min=1, help="Examples of each task. Default: the task's own.")] = None
@@ -78,6 +84,7 @@ def run(options: Options) -> None:
     from pith.study import Store, tasks_with
 
     given = {"length": options.length, "count": options.count, "seed": options.seed}
+    given |= {"text": options.text, "chat": options.chat or None}
     aim = Aim(
         memory=parse_bytes(options.memory) if options.memory is not None else None,
         quality=options.quality,

@@ -25,7 +25,7 @@ from pith.core import (
     parse_literal,
     shown,
 )
-from pith.tasks import Task, parse_tasks
+from pith.tasks import Task, parse_tasks, tasks
 
 T = TypeVar("T", bound=Parametrised)
 
@@ -99,21 +99,33 @@ def tasks_with(text: str, settings: Mapping[str, Any], lengths: Sequence[int] = 
         lengths: each task that leaves its `length` open stands once at each of them; none leaves it to the settings.
 
     Raises:
-        PithError: the text is no list of tasks, a value is wrong, or tasks that see the question before the cache is
-            made smaller stand beside others that see it afterwards.
+        PithError: the text is no list of tasks, a value is wrong, a text or a chat is set that none of the tasks takes,
+            or tasks that see the question before the cache is made smaller stand beside others that see it afterwards.
     """
     found = [task for length in lengths for task in parse_tasks(text, {**settings, "length": length})]
     found = found or parse_tasks(text, dict(settings))
+    _require_taken(found, settings)
     names = [task.name for task in found]
-    tasks = tuple(sorted(dict.fromkeys(found), key=lambda task: names.index(task.name)))
-    asking = {task.asks: task for task in reversed(tasks)}
+    ordered = tuple(sorted(dict.fromkeys(found), key=lambda task: names.index(task.name)))
+    asking = {task.asks: task for task in reversed(ordered)}
     if "aware" in asking and "agnostic" in asking:
         raise InputError(
             f"{asking['aware']} sees its question before the cache is made smaller, {asking['agnostic']} only "
             "afterwards, and their scores do not compare; ask them in two comparisons, or all by query='aware' or "
             "'agnostic'"
         )
-    return tasks
+    return ordered
+
+
+def _require_taken(found: Sequence[Task], settings: Mapping[str, Any]) -> None:
+    """Raise an error if a setting that only some tasks have is given, and none of these tasks has it."""
+    for name in ("text", "chat"):
+        if name in settings and not any(p.name == name for task in found for p in task.parameters()):
+            having = [one for one, kind in tasks().items() if any(p.name == name for p in kind.parameters())]
+            raise InputError(
+                f"`{name}` is set, and none of the tasks {shown(', '.join(t.name for t in found), 60)} has it; allowed "
+                f"with it are tasks such as {', '.join(having[:3])}"
+            )
 
 
 def parse_lengths(text: str) -> list[int]:

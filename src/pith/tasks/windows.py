@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
 from typing import Any, ClassVar
@@ -83,10 +84,7 @@ class Windows(Task):
         more is counted than there are.
         """
         tokens = tokens_of(tokenizer, self._read())
-        counts = Counter(tokens)
-        scored = self.windows(tokenizer)[:, self.length :]
-        seen = torch.tensor([[counts[token] for token in row] for row in scored.tolist()]).double()
-        losses = -((seen + 1) / (len(tokens) + len(tokenizer))).log()
+        losses = guessed(tokens, self.windows(tokenizer)[:, self.length :], len(tokenizer))
         return Calibration(self.oracle, self.quality(losses, tokenizer).value)
 
     def windows(self, tokenizer: Any) -> Int[Tensor, "count tokens"]:
@@ -135,24 +133,46 @@ class Windows(Task):
         return [index * part + rng.randrange(part - size + 1) for index in range(self.count)]
 
     def _read(self) -> str:
-        if self.text is None:
-            return heldout_text()
-        return read_text(self.text, label=f"{self.name}: text=")
+        return text_at(self.text, self.name)
 
     def _losses(self, model: Any, windows: Int[Tensor, "batch tokens"]) -> Float[Tensor, "batch scored"]:
         """The negative log-likelihood of every scored token."""
         stream, targets = Stream(model), windows[:, self.length :]
-        losses = [_loss(stream.read(windows[:, : self.length])[:, None], targets[:, :1])]
+        losses = [loss(stream.read(windows[:, : self.length])[:, None], targets[:, :1])]
         for start in range(0, self.scored - 1, self.chunk):
             end = min(start + self.chunk, self.scored - 1)
-            losses.append(_loss(stream.read_each(targets[:, start:end]), targets[:, start + 1 : end + 1]))
+            losses.append(loss(stream.read_each(targets[:, start:end]), targets[:, start + 1 : end + 1]))
         found = torch.cat(losses, dim=1)
         if bool(found.isnan().any()):
             raise not_finite(model)
         return found
 
 
-def _loss(
+def text_at(path: str | None, task: str) -> str:
+    """Return the text of a file that a task's parameter `text` names, or the held-out one where it is None.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
+    return heldout_text() if path is None else read_text(path, label=f"{task}: text=")
+
+
+def guessed(
+    tokens: Sequence[int], scored: Int[Tensor, "count scored"], words: int
+) -> Float[Tensor, "count scored"]:
+    """Return the losses, in nats, of a guesser that knows how often each token stands in a text, and nothing else.
+
+    Args:
+        tokens: of the text; of every token one more is counted than there are.
+        scored: those that are guessed.
+        words: how many the tokenizer knows.
+    """
+    counts = Counter(tokens)
+    seen = torch.tensor([[counts[token] for token in row] for row in scored.tolist()]).double()
+    return -((seen + 1) / (len(tokens) + words)).log()
+
+
+def loss(
     logits: Float[Tensor, "batch new vocabulary"], targets: Int[Tensor, "batch new"]
 ) -> Float[Tensor, "batch new"]:
     """Return each target's negative log-likelihood, in nats, as the loss of Transformers computes it.
