@@ -170,7 +170,7 @@ def test_a_text_and_a_chat_reach_the_tasks_that_take_them_and_are_refused_where_
     needle, perplexity = tasks_with("needle,perplexity", {"text": "a.txt", "chat": True})
     assert "chat=True" in str(needle)
     assert "text='a.txt'" in str(perplexity) or 'text="a.txt"' in str(perplexity)
-    with pytest.raises(InputError, match="`text` is set, and none of the tasks 'needle' has it; .* bits_per_byte"):
+    with pytest.raises(InputError, match=r"`text` is set, and none of the tasks 'needle' has it; .* bits_per_byte"):
         tasks_with("needle", {"text": "a.txt"})
     with pytest.raises(InputError, match="`chat` is set, and none of the tasks 'perplexity' has it"):
         tasks_with("perplexity", {"chat": True})

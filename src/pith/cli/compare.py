@@ -49,7 +49,7 @@ class Options:
         str | None, typer.Option(help="aware or agnostic: whether tasks show the question before the cache shrinks.")
     ] = None
     chat: Annotated[
-        bool, typer.Option("--chat", help="Tasks ask in the model's chat template; for models that follow instructions.")
+        bool, typer.Option("--chat", help="Tasks ask in the chat template; for models that follow instructions.")
     ] = False
     text: Annotated[
         str | None, typer.Option(help="A text file for perplexity and bits_per_byte. Default: Python's reference.")

@@ -38,7 +38,7 @@ class Options:
     ] = None
     tasks: Annotated[str, typer.Option(help="How quality is measured; see pith tasks.")] = "needle,perplexity"
     chat: Annotated[
-        bool, typer.Option("--chat", help="Tasks ask in the model's chat template; for models that follow instructions.")
+        bool, typer.Option("--chat", help="Tasks ask in the chat template; for models that follow instructions.")
     ] = False
     text: Annotated[
         str | None, typer.Option(help="A text file for perplexity and bits_per_byte. Default: Python's reference.")
@@ -83,7 +83,7 @@ def run(options: Options) -> None:
     from pith.search.fit import fit
     from pith.study import Store, tasks_with
 
-    given = {"length": options.length, "count": options.count, "seed": options.seed}
+    given: dict[str, Any] = {"length": options.length, "count": options.count, "seed": options.seed}
     given |= {"text": options.text, "chat": options.chat or None}
     aim = Aim(
         memory=parse_bytes(options.memory) if options.memory is not None else None,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from transformers import GenerationConfig, LogitsProcessorList, TextStreamer
@@ -44,31 +46,64 @@ def stream(loaded: Loaded, recipe: Recipe, options: Options) -> str:
     with Screen("changing weights", None) as screen:
         examined = subject(loaded, recipe, screen.part)
     model, tokenizer = examined.model, examined.tokenizer
-    prompt = encode(tokenizer, options.prompt, markup=True)
+    prompt = encode(tokenizer, options.prompt or "", markup=True)
     read = len(prompt)
     if not read:
         raise InputError("the prompt is empty; give the model something to go on with")
-    # a method that places keys inside the cache writes past the model's positions; the others cannot
-    endless = any(getattr(method, "renumbers", False) for method in recipe)
-    require_positions(model, read, "the prompt")
-    require_positions(model, read + (0 if endless else options.max_new_tokens), "the prompt with --max-new-tokens")
-    sampling = {"do_sample": True, "temperature": options.temperature} if options.temperature else {"do_sample": False}
-    settings = GenerationConfig(
-        max_new_tokens=options.max_new_tokens, pad_token_id=tokenizer.pad_token_id, return_dict_in_generate=True,
-        **sampling,
-    )  # fmt: skip
+    require_room(model, recipe, read, options, "the prompt")
+    settings = sampling(options, tokenizer.pad_token_id)
     logging.set_verbosity_error()
     torch.manual_seed(options.seed)
-    watch, ids = Stopwatch(tokenizer), torch.tensor([prompt], device=model.device)
+    watch = Stopwatch(tokenizer)
     with examined.applied():
-        out = model.generate(
-            input_ids=ids, attention_mask=torch.ones_like(ids), generation_config=settings, streamer=watch,
-            logits_processor=LogitsProcessorList([FiniteLogits(model)]),
-        )  # fmt: skip
+        out = written(model, prompt, settings, watch)
     line = summary(recipe, read, watch.times, cache_bytes(out.past_key_values))
     if not len(recipe.weights):
         return line
     return f"{line}, the weights {bytes_(weight_bytes(model))} ({bytes_(weight_bytes(loaded.model))} dense)"
+
+
+def require_room(model: Any, recipe: Recipe, read: int, options: Options, what: str) -> None:
+    """Raise an error if a text and what is to be written after it are longer than the model's positions.
+
+    Args:
+        model: the model.
+        recipe: what is applied: a method that places keys inside the cache writes past the model's positions.
+        read: the text's tokens.
+        options: the command's.
+        what: the text, for the message.
+
+    Raises:
+        InputError: they are.
+    """
+    endless = any(getattr(method, "renumbers", False) for method in recipe)
+    require_positions(model, read, what)
+    require_positions(model, read + (0 if endless else options.max_new_tokens), f"{what} with --max-new-tokens")
+
+
+def sampling(options: Options, pad: int | None, ends: Sequence[int] = ()) -> GenerationConfig:
+    """Return how tokens are chosen.
+
+    Args:
+        options: the command's.
+        pad: the tokenizer's padding token.
+        ends: tokens at which an answer ends; none leaves it to the model.
+    """
+    how = {"do_sample": True, "temperature": options.temperature} if options.temperature else {"do_sample": False}
+    ended = {"eos_token_id": list(ends)} if ends else {}
+    return GenerationConfig(
+        max_new_tokens=options.max_new_tokens, pad_token_id=pad, return_dict_in_generate=True, **how, **ended
+    )
+
+
+def written(model: Any, tokens: Sequence[int], settings: GenerationConfig, watch: Stopwatch, cache: Any = None) -> Any:
+    """Return what `generate` gives after tokens, which are read behind those that the cache has read already."""
+    ids = torch.tensor([tokens], device=model.device)
+    held = {} if cache is None else {"past_key_values": cache}
+    return model.generate(
+        input_ids=ids, attention_mask=torch.ones_like(ids), generation_config=settings, streamer=watch,
+        logits_processor=LogitsProcessorList([FiniteLogits(model)]), **held,
+    )  # fmt: skip
 
 
 def summary(recipe: Recipe, read: int, times: list[float], held: int) -> str:

@@ -60,7 +60,7 @@ class SlidingPerplexity(Task):
     )
     length: int = param(1024, "tokens of a window", ge=2)
     stride: int | None = param(None, "tokens from one window's beginning to the next; none is length, no overlap", ge=1)
-    chunk: int | None = param(None, "scored tokens that are read at once; none is all of a window's, as in papers", ge=1)
+    chunk: int | None = param(None, "scored tokens read at once; none is all of a window, as in papers", ge=1)
     count: int | None = param(None, "windows, from the text's beginning; none is the whole text", ge=1)
 
     def check_length(self, model: Any) -> None:

@@ -157,9 +157,7 @@ def text_at(path: str | None, task: str) -> str:
     return heldout_text() if path is None else read_text(path, label=f"{task}: text=")
 
 
-def guessed(
-    tokens: Sequence[int], scored: Int[Tensor, "count scored"], words: int
-) -> Float[Tensor, "count scored"]:
+def guessed(tokens: Sequence[int], scored: Int[Tensor, "count scored"], words: int) -> Float[Tensor, "count scored"]:
     """Return the losses, in nats, of a guesser that knows how often each token stands in a text, and nothing else.
 
     Args:
