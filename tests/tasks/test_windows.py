@@ -12,6 +12,7 @@ from pith.models import Subject, builtin
 from pith.tasks import Perplexity
 from pith.tasks.bits_per_byte import BitsPerByte
 from pith.tasks.windows import loss
+from pretrained import smollm2
 
 loaded = cache(builtin)
 
@@ -60,11 +61,8 @@ def test_bits_per_byte_are_made_of_the_same_losses() -> None:
     assert task.run(Subject(model, tokenizer)).value == pytest.approx(expected, abs=1e-6)
 
 
-def test_a_pretrained_model_has_the_loss_of_transformers(request: pytest.FixtureRequest) -> None:
-    try:
-        found = request.getfixturevalue("smollm2")
-    except pytest.FixtureLookupError:
-        pytest.skip("no pretrained model on this machine; pith models get smollm2")
+def test_a_pretrained_model_has_the_loss_of_transformers() -> None:
+    found = smollm2()
     task = Perplexity(length=32, scored=8, count=2)
     expected = plain_losses(found.model, task.windows(found.tokenizer), task.length)
     scores = task.run(Subject(found.model, found.tokenizer)).scores
