@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pith.core import ModelError
-from pith.models.locate import NAMES, is_path, locate
+from pith.models.locate import NAMES, is_local, locate
 
 
 def refused(name: str) -> str:
@@ -22,8 +22,8 @@ def test_names_of_pith_s_go_before_folders(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setenv("PITH_CACHE", str(tmp_path / "cache"))
     for name in NAMES:
         (tmp_path / name).mkdir()
-        assert not is_path(name)
-        assert is_path(f"./{name}")
+        assert not is_local(name)
+        assert is_local(f"./{name}")
     assert locate("builtin").folder == Path(str(locate("builtin").source))
     assert refused("smollm2") == "smollm2 is not on this machine; get it with: pith models get smollm2"
     assert "the folder smollm2 holds no model: it is empty" in refused("./smollm2")

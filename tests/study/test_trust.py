@@ -9,7 +9,9 @@ from torch import zeros
 
 from pith.core import InputError
 from pith.core.sources import file_hash
+from pith.models import Loaded, builtin
 from pith.study import Record, Settings
+from pith.study.here import Here
 from pith.study.trust import is_path, require_complete, require_own_files, require_trusted
 
 HASHES = {"model": "0" * 16, "tokenizer": "1" * 16, "heldout": "2" * 16}
@@ -146,3 +148,14 @@ def test_a_folder_whose_files_are_links_is_refused(tmp_path: Path, name: str) ->
     (tmp_path / name).symlink_to(tmp_path / "elsewhere")
     with pytest.raises(InputError, match="is a link to elsewhere; name another folder by --out"):
         require_own_files(tmp_path)
+
+
+def test_names_of_pith_s_are_not_paths_and_gguf_files_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "smollm2").mkdir()
+    (tmp_path / "model.gguf").write_bytes(b"GGUF")
+    assert [is_path(name) for name in ("smollm2", "./smollm2", "model.gguf")] == [False, True, True]
+    loaded = Loaded("model.gguf", *builtin())
+    assert Here(loaded, length=1, batch_size=1, seed=0).elsewhere().name == str(tmp_path / "model.gguf")
+    named = replace(loaded, name="smollm2")
+    assert Here(named, length=1, batch_size=1, seed=0).elsewhere().name == "smollm2"

@@ -51,7 +51,7 @@ class Place:
         return found if self.gguf is None else found | {"gguf_file": self.gguf}
 
 
-def is_path(name: str) -> bool:
+def is_local(name: str) -> bool:
     """Return whether a model's name is a path that is there, and not one of `NAMES`."""
     return name not in NAMES and os.path.exists(name)
 

@@ -9,7 +9,7 @@ from pith.core import ModelError, Recipe
 from pith.core.notes import noted
 from pith.measure import Answer, Costs, Progress, answer, costs
 from pith.models import Loaded, load, model_hash
-from pith.models.locate import is_path
+from pith.models.locate import is_local
 from pith.models.smaller import smaller
 from pith.tasks import Calibration, Task
 from pith.weights import Source
@@ -65,7 +65,7 @@ class Here:
     def elsewhere(self) -> Elsewhere:
         """What makes another process measure with the same model."""
         name, model = self.loaded.name, self.loaded.model
-        path = str(Path(name).absolute()) if is_path(name) else name
+        path = str(Path(name).absolute()) if is_local(name) else name
         source, kept = self.loaded.source, self.loaded.kept
         return Elsewhere(
             path, str(model.dtype), str(model.device), model_hash(model), self.batch_size, source,
