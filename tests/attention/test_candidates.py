@@ -36,7 +36,7 @@ def repeated(length: int) -> torch.Tensor:
 
 def write(model: hf.PreTrainedModel, recipe: str, prompt: torch.Tensor, **how: object) -> torch.Tensor:
     with pith.applied(model, recipe):
-        return model.generate(prompt, max_new_tokens=32, do_sample=False, **how)
+        return model.generate(prompt, max_new_tokens=20, do_sample=False, **how)
 
 
 def write_or_refuse(model: hf.PreTrainedModel, recipe: str, prompt: torch.Tensor) -> torch.Tensor | str:
@@ -51,7 +51,8 @@ def write_or_refuse(model: hf.PreTrainedModel, recipe: str, prompt: torch.Tensor
 @pytest.mark.parametrize("method", [*RETENTIONS, *STORAGES, *READINGS])
 def test_prompt_lookup_writes_what_greedy_decoding_writes(method: str, name: str) -> None:
     model, prompt = tiny(name), repeated(30)
-    for recipe in dict.fromkeys((tight(method), everything(method) if method not in STORAGES else tight(method))):
+    whole = [everything(method)] if name == "llama_gqa" and method not in STORAGES else []
+    for recipe in [tight(method), *whole]:
         try:
             greedy = write(model, recipe, prompt)
         except ModelError as error:

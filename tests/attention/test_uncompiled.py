@@ -57,7 +57,7 @@ def model_of() -> hf.PreTrainedModel:
 
 
 def write(model: hf.PreTrainedModel) -> torch.Tensor:
-    written: torch.Tensor = model.generate(tokens(1, 40), max_new_tokens=6, do_sample=False)
+    written: torch.Tensor = model.generate(tokens(1, 40), max_new_tokens=4, do_sample=False)
     return written
 
 
