@@ -58,7 +58,7 @@ def test_pairs_alternate_and_the_first_is_not_counted(monkeypatch: pytest.Monkey
     assert order == ["None", recipe, recipe, "None", "None", recipe, recipe, "None"]
     assert [r.prefill for r in mine] == [1.003, 1.006, 1.007]
     assert [r.prefill for r in dense] == [1.004, 1.005, 1.008]
-    assert told == [(1, 12), (2, 12), (3, 3)]
+    assert told == [(0, 6), *((n, 6) for n in range(7))]
 
 
 def test_noise_asks_for_more_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -68,13 +68,36 @@ def test_noise_asks_for_more_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
         subject("snapkv()"), subject(), torch.zeros(1, 4).long(), 3, lambda *done: told.append(done)
     )
     assert len(mine) == len(dense) == 12
-    assert told == [(n, 12) for n in range(1, 13)]
+    assert told[:8] == [(0, 6), *((n, 6) for n in range(6)), (6, 8)]
+    assert told[-1] == (24, 24)
 
 
 def test_more_pairs_come_only_while_there_is_time(monkeypatch: pytest.MonkeyPatch) -> None:
     fake_runs(monkeypatch, lambda number: 1.0 if number % 3 else 2.0)
     monkeypatch.setattr(seconds, "LONGER", -1.0)
     assert len(run_pairs(subject("snapkv()"), subject(), torch.zeros(1, 4).long(), 3)[0]) == 3
+
+
+def test_long_runs_are_warmed_up_briefly_and_need_few_pairs_where_they_agree(monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[int] = []
+
+    def fake(who: Subject, prompt: torch.Tensor) -> Run:
+        read.append(prompt.shape[1])
+        return Run(prompt.shape[1] / 100, 0.01 * (1 + jitter * (len(read) % 3)), 1, 1)
+
+    monkeypatch.setattr(seconds, "run_once", fake)
+    prompt, jitter = torch.zeros(1, 512).long(), 0.0
+    for runs, pairs in ((5, 3), (2, 2), (6, 6)):
+        read.clear()
+        assert len(run_pairs(subject("snapkv()"), subject(), prompt, runs)[0]) == pairs
+        assert read == [64, 64, 64, *[512] * 2 * pairs]
+    jitter = 0.5
+    assert len(run_pairs(subject("snapkv()"), subject(), prompt, 5)[0]) > 3
+
+
+def test_few_pairs_promise_little() -> None:
+    speeds = [Speed(1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 0.0, pairs) for pairs in (1, 3, 5, 6, 20)]
+    assert [one.held for one in speeds] == [0.0, 0.75, 0.9375, 0.95, 0.95]
 
 
 def test_speed_is_the_median_of_pairs() -> None:

@@ -114,6 +114,10 @@ class Noted:
 
     def measures(self, recipes: int) -> None: ...
 
+    def expects(self, question: object, left: object) -> None: ...
+
+    def prepares(self, task: object, done: int, total: int) -> None: ...
+
     def begins(self, recipe: Recipe) -> None:
         self.fresh.append(str(recipe))
 

@@ -28,6 +28,10 @@ class Notebook(Fake):
         self.taken: list[str] = []
         self.known: list[tuple[str, bool]] = []
 
+    def expects(self, question: Question, left: object) -> None: ...
+
+    def prepares(self, task: Task, done: int, total: int) -> None: ...
+
     def begins(self, recipe: Recipe) -> None:
         self.measured.append(str(recipe))
 

@@ -10,6 +10,9 @@ import typer
 from pith.cli.command import MODEL
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pith.core import Recipe
     from pith.models import Loaded
     from pith.predict.advice import Advice, Check
 
@@ -48,8 +51,10 @@ def run(options: Options) -> None:
     Methods that change weights are not predicted; pith compare measures them.
     """
     from pith.cli.advice import print_advice, print_checks
-    from pith.cli.screen import Screen
+    from pith.cli.advise_watch import AdviceWatch
+    from pith.cli.pulse import Pulse
     from pith.cli.show import print_json
+    from pith.cli.starting import model_line
     from pith.core import InputError, methods
     from pith.models import load
     from pith.predict.advise import advise, verify
@@ -63,22 +68,35 @@ def run(options: Options) -> None:
     recipes = grid(options.recipe or (), (), families)
     if len(recipes) < 2:
         raise InputError("the dense model alone leaves nothing to advise on; name a recipe with a method")
-    loaded = load(options.model, options.dtype)
-    with Screen("predicting", None) as screen:
+    with Pulse(lambda: f"loading {options.model}"):
+        loaded = load(options.model, options.dtype)
+    lengths = asked or _readable(loaded)
+    watch = AdviceWatch(f"{model_line(loaded)}\n{_start(recipes, lengths, options)}")
+    with watch.screen("predicting"):
         advice = advise(
-            loaded, recipes, asked or _readable(loaded), batch=options.batch, seconds=options.seconds,
-            seed=options.seed, progress=screen.part,
+            loaded, recipes, lengths, batch=options.batch, seconds=options.seconds,
+            seed=options.seed, progress=watch.progress,
         )  # fmt: skip
     checks: tuple[Check, ...] = ()
     if not options.json:
         print_advice(advice)
     if options.verify:
-        with Screen("measuring", None) as screen:
-            checks = verify(loaded, advice, seed=options.seed, progress=screen.part)
+        with watch.screen("measuring"):
+            checks = verify(loaded, advice, seed=options.seed, progress=watch.progress)
     if options.json:
         print_json(as_data(advice, checks))
     elif checks:
         print_checks(checks)
+
+
+def _start(recipes: Sequence[Recipe], lengths: Sequence[int], options: Options) -> str:
+    """Return what is predicted, and how long that takes."""
+    others = len(recipes) - 1
+    line = (
+        f"to predict: the dense model and {others} recipe{'s' * (others != 1)} at {', '.join(map(str, lengths))} "
+        f"tokens, in about {options.seconds:g} seconds"
+    )
+    return line + ("; then all of it is measured at full length (--verify), which takes longer" * options.verify)
 
 
 def as_data(advice: Advice, checks: tuple[Check, ...] = ()) -> dict[str, Any]:

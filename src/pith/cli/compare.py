@@ -15,12 +15,17 @@ if TYPE_CHECKING:
     from pith.cli.watch import TerminalWatch
     from pith.core import Recipe
     from pith.models import Loaded
-    from pith.study import Here, Record, Study, Team
+    from pith.study import Here, Record, Settings, Study, Team
     from pith.tasks import Task
 
 EXAMPLE = "pith compare --family eviction --budgets 0.5,0.25,0.1 --tasks needle,perplexity --length 2048 --out results"
 STOPPED = "stopped; what was measured is stored, and the same command goes on from there"
 OUT = Path("pith-results")
+LENGTH, RUNS = 1024, 5
+"""Tokens, and pairs of timed runs, where nothing else is given."""
+QUICK = {"count": 8, "length": 512, "runs": 3}
+"""What --quick sets where it is not given."""
+SETS = " ".join(f"--{name} {value}" for name, value in QUICK.items())
 KEPT = "weights"
 """The folder in that of the results in which models lie whose weights recipes changed."""
 
@@ -54,9 +59,21 @@ class Options:
     text: Annotated[
         str | None, typer.Option(help="A text file for perplexity and bits_per_byte. Default: Python's reference.")
     ] = None
-    length: Annotated[int, typer.Option(min=1, help="Tokens of the timed prompt and of the tasks' texts.")] = 1024
+    length: Annotated[
+        int | None, typer.Option(min=1, help=f"Tokens of the timed prompt and of the tasks' texts. Default: {LENGTH}.")
+    ] = None
     lengths: Annotated[str, typer.Option(help="Each task stands once at each, such as 512,1024,2048.")] = ""
     count: Annotated[int | None, typer.Option(min=1, help="Examples of each task. Default: the task's own.")] = None
+    runs: Annotated[
+        int | None, typer.Option(min=1, help=f"Pairs of timed runs for each recipe, such as 3. Default: {RUNS}.")
+    ] = None
+    no_times: Annotated[bool, typer.Option("--no-times", help="Measure quality and bytes only; nothing is timed.")] = (
+        False
+    )
+    quick: Annotated[
+        bool,
+        typer.Option("--quick", help=f"An answer within minutes: sets {SETS}, each where it is not given."),
+    ] = False
     seed: Annotated[int, typer.Option(min=0, help="Of the tasks and the timed prompt.")] = 0
     batch_size: Annotated[int, typer.Option(min=1, help="Sequences that a task reads at once.")] = 8
     dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto"
@@ -98,13 +115,16 @@ def run(options: Options) -> None:
     Each result is stored when it is made: the same command, run again, goes on where it was stopped.
     """
     from pith.cli.command import command_line, say, source
+    from pith.cli.pulse import Pulse
     from pith.cli.show import print_json, print_study
+    from pith.cli.starting import model_line
     from pith.cli.watch import TerminalWatch
     from pith.core import user_path
     from pith.models import load
     from pith.report import write
     from pith.study import Here, Store, ask, compare, read_record, record, write_record
 
+    options = replace(_resolved(options), out=options.out and user_path(options.out))
     repeated = read_record(options.repeat) if options.repeat else None
     recipes, tasks = repeated.parsed() if repeated else _chosen(options)
     options = _as_recorded(options, repeated, recipes, tasks) if repeated else options
@@ -114,19 +134,25 @@ def run(options: Options) -> None:
     with Store(options.store or out, say=say) as store:
         # on another machine "auto" may give another dtype, in which nothing can be repeated
         dtype = repeated.dtype if repeated else options.dtype
-        loaded = replace(load(options.model, dtype), source=source(options), kept=out / KEPT)
-        with TerminalWatch(len(recipes)) as watch:
+        with Pulse(lambda: f"loading {options.model}"):
+            loaded = replace(load(options.model, dtype), source=source(options), kept=out / KEPT)
+        for task in tasks:
+            task.check_length(loaded.model)
+        quick = None if repeated or options.quick else SETS
+        with TerminalWatch(len(recipes), options.batch_size, model_line(loaded), quick) as watch:
             refused: dict[str, str] = dict(repeated.refused) if repeated else {}
             if not repeated and (options.at_bytes or options.at_latency is not None):
-                recipes, refused = _at(options, loaded, recipes, watch)
+                recipes, refused = _at(options, loaded, recipes, settings.length, watch)
             question = ask(
-                loaded, recipes, tasks, length=options.length, seed=options.seed, peak=options.peak
+                loaded, recipes, tasks, length=settings.length, seed=options.seed, runs=settings.runs,
+                peak=options.peak,
             )  # fmt: skip
             if repeated:
                 repeated.require(question, loaded)
             kept = write_record(record(question, loaded, settings, refused, command), out)
             measurer = Here(
-                loaded, options.length, options.batch_size, options.seed, watch.progress, peak=options.peak
+                loaded, settings.length, options.batch_size, options.seed, watch.progress, settings.runs,
+                options.peak,
             )  # fmt: skip
             study = compare(question, store, measurer, watch, _team(options, measurer, watch), refused)
     page = write(study, out, command)
@@ -138,6 +164,23 @@ def run(options: Options) -> None:
         if any(len(recipe.weights) for recipe in recipes):
             print(f"Models whose weights were changed: {out / KEPT}; pith.load reads them, pith clean removes them.")
         print(f"Again: pith compare --from {shlex.quote(str(kept))}")
+
+
+def _resolved(options: Options) -> Options:
+    """Return the options with the numbers that were not given, of --quick or the usual ones; a record has its own.
+
+    Raises:
+        InputError: --runs and --no-times are both given.
+    """
+    from pith.core import InputError, user_path
+
+    if options.repeat:
+        return replace(options, repeat=user_path(options.repeat))
+    if options.no_times and options.runs is not None:
+        raise InputError(f"--runs {options.runs} is not allowed with --no-times, which times nothing; leave one out")
+    usual = {"length": LENGTH, "runs": 0 if options.no_times else RUNS}
+    preset: dict[str, Any] = {**usual, **QUICK, **({"runs": 0} if options.no_times else {})} if options.quick else usual
+    return replace(options, **{name: value for name, value in preset.items() if getattr(options, name) is None})
 
 
 def _chosen(options: Options) -> tuple[tuple[Recipe, ...], tuple[Task, ...]]:
@@ -174,22 +217,23 @@ def _as_recorded(options: Options, record: Record, recipes: tuple[Recipe, ...], 
     return replace(options, model=options.model if named else record.model, out=out, **recorded)
 
 
-def _settings(options: Options) -> Any:
+def _settings(options: Options) -> Settings:
     from pith.study import Settings
 
     return Settings(**{field.name: getattr(options, field.name) for field in fields(Settings)})
 
 
 def _at(
-    options: Options, loaded: Loaded, recipes: tuple[Recipe, ...], watch: TerminalWatch
+    options: Options, loaded: Loaded, recipes: tuple[Recipe, ...], length: int, watch: TerminalWatch
 ) -> tuple[tuple[Recipe, ...], dict[str, str]]:
     """The recipes at the measured budget, the dense model first, and why others cannot meet it."""
     from pith.core import ModelError, parse_bytes
     from pith.search import recipes_at
 
     nbytes = parse_bytes(options.at_bytes) if options.at_bytes else None
+    watch.starts()
     found, refused = recipes_at(
-        loaded, recipes, nbytes=nbytes, latency=options.at_latency, length=options.length, seed=options.seed,
+        loaded, recipes, nbytes=nbytes, latency=options.at_latency, length=length, seed=options.seed,
         progress=watch.progress,
     )  # fmt: skip
     if refused and not any(map(len, found)):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -18,6 +20,11 @@ if TYPE_CHECKING:
 
 EXAMPLE = "pith fit builtin --memory 15MiB --quality 0.98 --out fitted"
 STOPPED = "stopped; what was tried is stored, and the same command goes on from there"
+USUAL = {"length": 1024, "trials": 60, "runs": 5}
+"""The numbers that hold where nothing else is given."""
+QUICK = {"trials": 15, "count": 8, "length": 512, "runs": 3}
+"""What --quick sets where it is not given."""
+SETS = " ".join(f"--{name} {value}" for name, value in QUICK.items())
 NOTHING_FITS = 1
 """The exit code when no recipe that was tried meets the limits."""
 
@@ -43,10 +50,25 @@ class Options:
     text: Annotated[
         str | None, typer.Option(help="A text file for perplexity and bits_per_byte. Default: Python's reference.")
     ] = None
-    length: Annotated[int, typer.Option(min=1, help="Tokens of the weighed prompt and of the tasks' texts.")] = 1024
+    length: Annotated[
+        int | None,
+        typer.Option(min=1, help=f"Tokens of the weighed prompt and of the tasks' texts. Default: {USUAL['length']}."),
+    ] = None
     batch: Annotated[int, typer.Option(min=1, help="Sequences whose caches must fit at once.")] = 1
     count: Annotated[int | None, typer.Option(min=1, help="Examples of each task. Default: the task's own.")] = None
-    trials: Annotated[int, typer.Option(min=1, help="Recipes to try on examples, earlier runs counted.")] = 60
+    trials: Annotated[
+        int | None,
+        typer.Option(min=1, help=f"Recipes to try on examples, earlier runs counted. Default: {USUAL['trials']}."),
+    ] = None
+    runs: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help=f"Pairs of timed runs of what is measured afresh, such as 3. Default: {USUAL['runs']}."
+        ),
+    ] = None
+    quick: Annotated[
+        bool, typer.Option("--quick", help=f"An answer sooner: sets {SETS}, each where it is not given.")
+    ] = False
     minutes: Annotated[float | None, typer.Option(min=0, help="The search ends after so many.")] = None
     seed: Annotated[int, typer.Option(min=0, help="Of the search; what it finds is measured on the next one.")] = 0
     batch_size: Annotated[int, typer.Option(min=1, help="Sequences that a task reads at once.")] = 8
@@ -75,31 +97,38 @@ def run(options: Options) -> None:
     """
     from pith.cli.command import command_line, say, source
     from pith.cli.fit_watch import TerminalFitWatch
+    from pith.cli.pulse import Pulse
     from pith.cli.show import print_json
-    from pith.core import parse_bytes
+    from pith.cli.starting import model_line
+    from pith.core import parse_bytes, user_path
     from pith.models import load
     from pith.report import write
     from pith.search.aim import Aim
     from pith.search.fit import fit
     from pith.study import Store, tasks_with
 
-    given: dict[str, Any] = {"length": options.length, "count": options.count, "seed": options.seed}
+    length, trials, runs, count = _numbers(options)
+    options = replace(options, length=length, runs=runs, out=user_path(options.out))
+    given: dict[str, Any] = {"length": length, "count": count, "seed": options.seed}
     given |= {"text": options.text, "chat": options.chat or None}
     aim = Aim(
         memory=parse_bytes(options.memory) if options.memory is not None else None,
         quality=options.quality,
         latency=options.latency,
         tasks=tasks_with(options.tasks, {name: value for name, value in given.items() if value is not None}),
-        length=options.length,
+        length=length,
         batch=options.batch,
         seed=options.seed,
         batch_size=options.batch_size,
         among=tuple(filter(None, (word.strip() for word in options.among.split(",")))),
     )
     with Store(options.store or options.out, say=say) as store:
-        loaded = replace(load(options.model, options.dtype), source=source(options))
-        with TerminalFitWatch() as watch:
-            study, sought = fit(loaded, aim, store, watch, trials=options.trials, minutes=options.minutes)
+        with Pulse(lambda: f"loading {options.model}"):
+            loaded = replace(load(options.model, options.dtype), source=source(options))
+        start = f"{model_line(loaded)}\n{_search_line(aim, trials, options)}"
+        ends = time.monotonic() + 60 * options.minutes if options.minutes is not None else math.inf
+        with TerminalFitWatch(start, options.batch_size, ends) as watch:
+            study, sought = fit(loaded, aim, store, watch, trials=trials, minutes=options.minutes, runs=runs)
     command = command_line()
     _record(options, loaded, study, command)
     page = write(study, options.out, command, sought=sought)
@@ -109,6 +138,28 @@ def run(options: Options) -> None:
         _show(study, [*sentences(sought, aim), f"Everything that was tried: {page}"])
     if sought.found is None:
         raise typer.Exit(NOTHING_FITS)
+
+
+def _numbers(options: Options) -> tuple[int, int, int, int | None]:
+    """Return the length, the trials, the pairs of timed runs and the examples, of --quick where they are not given."""
+    preset: dict[str, int] = {**USUAL, **QUICK} if options.quick else USUAL
+    given = {name: getattr(options, name) for name in ("length", "trials", "runs", "count")}
+    length, trials, runs, count = (preset.get(name) if value is None else value for name, value in given.items())
+    assert length is not None
+    assert trials is not None
+    assert runs is not None
+    return length, trials, runs, count
+
+
+def _search_line(aim: Aim, trials: int, options: Options) -> str:
+    """Return what the search does, before it starts."""
+    from pith.report.words import headings, listed
+
+    minutes = f", for at most {options.minutes:g} minutes" if options.minutes is not None else ""
+    return (
+        f"to search: up to {trials} recipes{minutes}, by {listed(headings(aim.tasks))} at {aim.length} tokens and by "
+        "timed runs; the best are then measured afresh"
+    )
 
 
 def sentences(sought: Sought, aim: Aim) -> list[str]:
@@ -153,7 +204,9 @@ def _record(options: Options, loaded: Loaded, study: Study, command: str) -> Non
     from pith.study import Settings, record, write_record
 
     settings = Settings(
-        options.length, options.seed + 1, options.batch_size, options.dtype, calibration=options.calibration,
+        options.length or USUAL["length"], options.seed + 1, options.batch_size, options.dtype,
+        calibration=options.calibration,
         calibration_sequences=options.calibration_sequences, calibration_length=options.calibration_length,
+        runs=options.runs or USUAL["runs"],
     )  # fmt: skip
     write_record(record(study.question, loaded, settings, {}, command), options.out)

@@ -50,13 +50,15 @@ def run(options: Options) -> None:
     """
     from pith.cli.chat import talk
     from pith.cli.command import say, source
+    from pith.cli.pulse import Pulse
     from pith.cli.stream import stream
     from pith.models import load
     from pith.study import read_recipe
 
     _require_meant(options)
     recipe = read_recipe(options.recipe)
-    loaded = replace(load(options.model, options.dtype), source=source(options))
+    with Pulse(lambda: f"loading {options.model}"):
+        loaded = replace(load(options.model, options.dtype), source=source(options))
     if options.chat:
         talk(loaded, recipe, options)
     else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any
@@ -10,7 +11,9 @@ import torch
 
 from pith.cli.apply import Options
 from pith.cli.command import say, source
+from pith.cli.pulse import TOLD, Pulse, left
 from pith.cli.screen import Screen
+from pith.cli.starting import model_line
 from pith.core import InputError, Recipe, resolve_path
 from pith.core.folders import unfinished_folder
 from pith.core.words import bytes_
@@ -72,32 +75,51 @@ class Watch:
 
     Args:
         recipe: the methods.
+        start: the line that says what is made where; said before the first work.
     """
 
-    def __init__(self, recipe: Recipe) -> None:
+    def __init__(self, recipe: Recipe, start: str = "") -> None:
+        self._start, self._now, self._begun_at, self._begun_with = start, "", 0.0, 0
         self._waiting = [method.name for method in recipe]
         self._total, self._tenth = len(self._waiting), -1
         self._screen = Screen("methods", self._total)
+        self._pulse = Pulse(lambda: self._now, self._screen.draw if self._screen.is_terminal else None)
 
     def __enter__(self) -> Watch:
         self._screen.start()
+        self._pulse.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._pulse.stop()
         self._screen.stop()
 
     def progress(self, what: str, done: int, total: int) -> None:
         """A method has come so far."""
+        if self._start:
+            say(self._start)
+        self._start = ""
         if what in self._waiting:
             self._waiting = self._waiting[self._waiting.index(what) + 1 :]
             self._screen.whole(self._total - len(self._waiting) - 1, self._total)
             self._screen.begins(what)
             self._tenth = -1
+        if done <= self._begun_with or not self._begun_at:
+            self._begun_at, self._begun_with = time.monotonic(), done
+        self._screen.note = ends = self._estimate(done, total)
+        self._now = f"{what}: {done}/{total}" + (f"; {ends} for {what}" if ends else "")
         self._screen.part(what, done, total)
         tenth = 10 * done // max(total, 1)
         if tenth != self._tenth and not self._screen.is_terminal:
-            say(f"{what}: {done}/{total}")
+            self._pulse.said()
+            say(self._now)
         self._tenth = tenth
+
+    def _estimate(self, done: int, total: int) -> str:
+        """How long the method still takes, if its steps go on as they did; a few seconds are not told."""
+        new = done - self._begun_with
+        seconds = (time.monotonic() - self._begun_at) / new * (total - done) if new > 0 else 0.0
+        return left(seconds) if seconds >= TOLD else ""
 
 
 def make(options: Options) -> Outcome:
@@ -112,15 +134,19 @@ def make(options: Options) -> Outcome:
         raise InputError(f"{recipe} changes no weights, so that there is nothing to write; see pith generate --recipe")
     require_free(out)
     require_format(options.format)
-    loaded = replace(load(options.model, options.dtype), source=source(options))
+    with Pulse(lambda: f"loading {options.model}"):
+        loaded = replace(load(options.model, options.dtype), source=source(options))
+    methods = " + ".join(method.name for method in recipe.weights)
+    start = f"{model_line(loaded)}\nto make: {methods}, then written to {options.out} and read back"
     dense_bytes, tokenizer = weight_bytes(loaded.model), loaded.tokenizer
     with unfinished_folder(out.with_name(f"{out.name}.unfinished")) as work:
-        with Watch(recipe.weights) as watch:
+        with Watch(recipe.weights, start) as watch:
             found = made(loaded, recipe.weights, watch.progress, work)
         for note in found.notes:
             say(f"note: {note}")
         del loaded  # what only the dense model holds makes room for reading back
-        written = export(found.model, tokenizer, out, options.format, recipe.rest if len(recipe.rest) else None)
+        with Pulse(lambda: f"writing {options.out} and reading it back"):
+            written = export(found.model, tokenizer, out, options.format, recipe.rest if len(recipe.rest) else None)
     kind = written.format
     if kind == "pith" and options.format == "auto":
         say(f"note: only pith.load reads this folder: {compressed_tensors.refusal(found.model)}")

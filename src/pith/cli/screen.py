@@ -8,6 +8,7 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
 
 class Screen:
@@ -19,10 +20,12 @@ class Screen:
 
     Attributes:
         table: what is shown over the bars.
+        note: a line below them, such as how long the rest takes.
     """
 
     def __init__(self, what: str, total: int | None) -> None:
         self.table: Table | None = None
+        self.note = ""
         self._console = Console(stderr=True)
         self._bars = Progress(
             TextColumn("{task.description}"),
@@ -81,4 +84,5 @@ class Screen:
         """Shows what is known now."""
         if self._live.is_started:
             shown = [self.table] if self.table else []
-            self._live.update(Group(*shown, self._bars), refresh=True)
+            below = [Text(self.note, style="dim")] if self.note else []
+            self._live.update(Group(*shown, self._bars, *below), refresh=True)

@@ -34,7 +34,7 @@ class Speed:
         prefill_ratio, decode_ratio: the median over pairs of subject divided by dense; below 1 is faster than dense.
         spread, prefill_spread: how far the farther end of the interval lies from the decode ratio and from the prefill
             ratio, as a share of it.
-        runs: the number of pairs.
+        runs: the number of pairs; see `held`.
         crowded: whether other work took processors away meanwhile, or PyTorch used more threads than there are
             processors: then no ratio supports a conclusion, whatever its spread.
     """
@@ -49,6 +49,11 @@ class Speed:
     runs: int
     prefill_spread: float = 0.0
     crowded: bool = False
+
+    @property
+    def held(self) -> float:
+        """The probability with which the intervals hold the true median: 0.75 with three pairs, 0.94 with five."""
+        return 1 - 0.5 ** (self.runs - 1) if self.runs < 6 else 0.95
 
     @property
     def decode_tells(self) -> bool:
@@ -139,13 +144,13 @@ class Costs:
     """What one recipe costs on one model: a piece of a measurement, taken at once and stored at once.
 
     Attributes:
-        bytes, speed, memory, bandwidth: what was measured.
+        bytes, speed, memory, bandwidth: what was measured; no speed where nothing was timed.
         notes: what the user must know, such as layers that were left alone.
         environment: versions, processor, threads, dtype, seed, commit, settings.
     """
 
     bytes: CacheBytes
-    speed: Speed
+    speed: Speed | None
     memory: Memory
     bandwidth: Bandwidth | None
     notes: tuple[str, ...]
@@ -188,8 +193,8 @@ class Measurement:
         return self.costs.bytes
 
     @property
-    def speed(self) -> Speed:
-        """How long it took."""
+    def speed(self) -> Speed | None:
+        """How long it took; None where nothing was timed."""
         return self.costs.speed
 
     @property
@@ -247,14 +252,16 @@ def require_costs(costs: Costs) -> None:
     held, speed, memory, bandwidth = costs.bytes, costs.speed, costs.memory, costs.bandwidth
     sizes = [held.prefill, held.decoded, held.dense_decoded, memory.weights, memory.peak, memory.dense_peak]
     sizes += [memory.dense_weights, bandwidth.read if bandwidth else None]
-    above = [speed.prefill, speed.dense_prefill, speed.prefill_ratio, speed.decode, speed.dense_decode]
-    above += [speed.decode_ratio, bandwidth.copy if bandwidth else 1.0]
+    above = [bandwidth.copy if bandwidth else 1.0]
+    if speed:
+        above += [speed.prefill, speed.dense_prefill, speed.prefill_ratio]
+        above += [speed.decode, speed.dense_decode, speed.decode_ratio]
     achieved = bandwidth.achieved if bandwidth else None
     possible = {
         "bytes": all(0 <= size < 2**63 for size in sizes if size is not None) and 0 < held.dense_prefill < 2**63,
-        "tokens": 0 < held.tokens < 2**63 and 0 < speed.runs < 2**63,
+        "tokens": 0 < held.tokens < 2**63 and (speed is None or 0 < speed.runs < 2**63),
         "times": all(0 < value < math.inf for value in above),
-        "a spread": 0 <= speed.spread < math.inf and 0 <= speed.prefill_spread < math.inf,
+        "a spread": speed is None or (0 <= speed.spread < math.inf and 0 <= speed.prefill_spread < math.inf),
         "a claimed share": 0 <= held.claimed < math.inf,
         "a bandwidth": achieved is None or 0 <= achieved < math.inf,
     }

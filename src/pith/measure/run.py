@@ -7,8 +7,11 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
+from jaxtyping import Int
+from torch import Tensor
 
 from pith.core import DenseCache, InputError, PithWarning, Recipe
 from pith.core.notes import noted
@@ -17,7 +20,7 @@ from pith.measure.crowding import Crowding
 from pith.measure.environment import environment
 from pith.measure.measurement import Answer, CacheBytes, Costs, Measurement
 from pith.measure.memory import memory
-from pith.measure.seconds import DECODED, Run, run_pairs, speed, timed_prompt
+from pith.measure.seconds import DECODED, RUNS, Run, run_once, run_pairs, speed, timed_prompt
 from pith.measure.traffic import bandwidth
 from pith.models import Loaded, Subject, require_positions
 from pith.models.smaller import subject
@@ -26,8 +29,14 @@ from pith.tasks import Task
 _FEW = 8
 """Tokens of a text that shows what a cache holds for each."""
 
+_DENSE: WeakKeyDictionary[Any, dict[tuple[int, ...], Run]] = WeakKeyDictionary()
+"""By the dense model, its run of the last prompt that was read for bytes alone."""
+
+SPEED, BYTES = "speed", "bytes"
+"""What progress names the timed runs, and the runs that are made for bytes alone."""
+
 Progress = Callable[[str, int, int], None]
-"""Told what is measured, "speed" or a task's text, how much of it is done, and of how much."""
+"""Told what is measured, `SPEED`, `BYTES` or a task's text, how much of it is done, and of how much."""
 
 
 def measure(
@@ -37,7 +46,7 @@ def measure(
     *,
     length: int = 1024,
     batch_size: int = 8,
-    runs: int = 5,
+    runs: int = RUNS,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Measurement:
@@ -55,7 +64,7 @@ def costs(
     recipe: Recipe,
     *,
     length: int = 1024,
-    runs: int = 5,
+    runs: int = RUNS,
     seed: int = 0,
     peak: bool = False,
     progress: Progress | None = None,
@@ -69,7 +78,8 @@ def costs(
         loaded: the model.
         recipe: the recipe.
         length: tokens of the prompt that is timed and whose cache is weighed; one sequence.
-        runs: pairs of timed runs; where their ratios lie far apart, more are taken (see `run_pairs`).
+        runs: pairs of timed runs; where their ratios lie far apart, more are taken (see `run_pairs`). With 0 nothing is
+            timed: one run of each shows the bytes.
         seed: of the timed prompt; tasks have their own.
         peak: whether to look for the peak of memory on the processor too, which takes two fresh processes; an
             accelerator's allocator counts it anyway.
@@ -79,31 +89,52 @@ def costs(
         InputError: a number makes no sense, the prompt is too long for the model, or calibration texts are missing.
         ModelError: a method cannot take the model.
     """
-    for name, value in {"length": length, "runs": runs}.items():
-        if value < 1:
-            raise InputError(f"{name}={value} makes no sense; allowed is 1 or more")
+    for name, value, least in (("length", length, 1), ("runs", runs, 0)):
+        if value < least:
+            raise InputError(f"{name}={value} makes no sense; allowed is {least} or more")
     require_positions(loaded.model, length + DECODED, f"a timed prompt of {length} tokens and {DECODED} decoded ones")
     crowding = Crowding()
     with noted() as notes:
         prompt = timed_prompt(loaded.tokenizer, length, seed).to(loaded.model.device)
         examined, plain = subject(loaded, recipe, progress), Subject(loaded.model, loaded.tokenizer)
-        with crowding.watched():
-            mine, dense = run_pairs(examined, plain, prompt, runs, _told(progress, "speed"))
-        reason = crowding.reason if prompt.device.type == "cpu" else ""
+        if runs:
+            with crowding.watched():
+                mine, dense = run_pairs(examined, plain, prompt, runs, _told(progress, SPEED))
+        else:
+            mine, dense = _untimed(examined, plain, prompt, _told(progress, BYTES))
+        reason = crowding.reason if runs and prompt.device.type == "cpu" else ""
         if reason:
             warnings.warn(reason, PithWarning, stacklevel=2)
         needed = memory(loaded, examined.model, recipe, (mine, dense), (length, seed) if peak else None)
-    times = replace(speed(mine, dense), crowded=bool(reason))
+    times = replace(speed(mine, dense), crowded=bool(reason)) if runs else None
     return Costs(
         bytes=_weighed(loaded, examined.model, recipe, (mine[0], dense[0]), length),
         speed=times,
         memory=needed,
-        bandwidth=bandwidth(examined.model, recipe, mine[0], times.decode),
+        bandwidth=bandwidth(examined.model, recipe, mine[0], times.decode) if times else None,
         notes=tuple(notes),
         environment=environment(
             loaded.model, {"seed": seed, "length": length, "decoded": DECODED, "runs": runs}, loaded.dtype_reason
         ),
     )  # fmt: skip
+
+
+def _untimed(
+    examined: Subject, plain: Subject, prompt: Int[Tensor, "1 length"], told: Callable[[int, int], None]
+) -> tuple[list[Run], list[Run]]:
+    """Return one run of each, for its bytes; the dense model's is made once for a prompt."""
+    told(0, 2)
+    known = _DENSE.setdefault(plain.model, {})
+    asked = tuple(prompt[0].tolist())
+    if asked not in known:
+        known.clear()
+        known[asked] = run_once(plain, prompt)
+    dense = known[asked]
+    told(1, 2)
+    is_dense = examined.recipe is None and examined.model is plain.model
+    mine = dense if is_dense else run_once(examined, prompt)
+    told(2, 2)
+    return [mine], [dense]
 
 
 def answer(

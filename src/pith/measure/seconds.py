@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from random import Random
 from statistics import median
@@ -13,6 +14,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from pith.core import PithError
 from pith.measure.bytes import cache_bytes
 from pith.measure.measurement import Speed
 from pith.models import Subject
@@ -27,6 +29,15 @@ DECODED = 32
 
 CLEAR = 0.05
 """A decode ratio with a spread of at most this share needs no more pairs."""
+
+RUNS = 5
+"""Pairs of timed runs where nothing else is asked."""
+
+SHORT, LONG = 64, 2.0
+"""Tokens that warm up a model which takes at least so many seconds for a run."""
+
+ENOUGH = 3
+"""Pairs of such long runs that are enough where their ratios agree; of more than `RUNS` all are taken."""
 
 PATIENCE, LONGER = 4, 2.0
 """Pairs that a noisy ratio may take, as a multiple of those asked for, and the seconds that they may take."""
@@ -91,27 +102,69 @@ def run_pairs(
 ) -> tuple[list[Run], list[Run]]:
     """Runs of the subject and of the dense model, by turns, after one pair that is not counted.
 
+    A model that takes seconds for a run is warmed up with the prompt's beginning instead (`_warm_up`), and three pairs
+    of it are enough where the spread of both ratios is at most 5%: what disturbs short runs is little of a long one.
+    Whoever asks for more than five pairs gets them all. `Speed.runs` says how many there were, and `Speed.held` what
+    their interval then promises.
+
     The two of a pair see the same state of the machine, and which goes first alternates, so that neither what slows
     the machine for a while nor what the first leaves behind falls on one of them alone.
 
     While the spread of the decode ratios is above 5%, more pairs follow those asked for: up to four times as many in
     all, for at most two seconds.
+
+    Args:
+        subject, dense: what is timed.
+        prompt: what is read.
+        runs: pairs of runs.
+        progress: called after each run with the runs that are done and those that are planned.
     """
+    told, taken = progress or (lambda done, total: None), 0
+    told(0, 2 * runs)
+    is_long = _warm_up(subject, dense, prompt)
+    told(0, 2 * runs)  # an estimate begins to count here
     mine: list[Run] = []
     others: list[Run] = []
     patience = 0.0
-    for pair in range(PATIENCE * runs + 1):
+    for pair in range(1, PATIENCE * runs + 1):
         turns = [(subject, mine), (dense, others)]
         for who, found in turns if pair % 2 else reversed(turns):
             found.append(run_once(who, prompt))
+            taken += 1
+            if taken < 2 * pair:
+                told(taken, 2 * max(runs, pair))
         if pair == runs:
             patience = time.perf_counter() + LONGER
-        over = pair >= runs and (time.perf_counter() >= patience or speed(mine[1:], others[1:]).spread <= CLEAR)
-        if progress and pair:
-            progress(pair, pair if over else PATIENCE * runs)
+        now_known = speed(mine, others)
+        over = pair >= runs and (time.perf_counter() >= patience or now_known.spread <= CLEAR)
+        if is_long and ENOUGH <= pair < runs <= RUNS:
+            over = max(now_known.spread, now_known.prefill_spread) <= CLEAR
+        told(taken, taken if over else 2 * min(max(runs, pair + 1), PATIENCE * runs))
         if over:
             break
-    return mine[1:], others[1:]
+    return mine, others
+
+
+def _warm_up(subject: Subject, dense: Subject, prompt: Int[Tensor, "batch length"]) -> bool:
+    """One run of each that is not counted, so that no counted one pays for what a first call does once.
+
+    Returns whether a run takes seconds, as far as the prompt's first tokens tell.
+
+    Where reading the prompt takes seconds, its first tokens warm up as well as all of it: what a first call costs is a
+    fraction of a second, whatever the length. A recipe that cannot read so few tokens reads all of them.
+    """
+    short, is_long = prompt[:, :SHORT], False
+    if prompt.shape[1] >= 4 * SHORT:
+        run_once(dense, short)
+        brief = run_once(dense, short)
+        is_long = brief.prefill * prompt.shape[1] / SHORT + brief.decode * DECODED > LONG
+    if is_long:
+        with suppress(PithError):
+            run_once(subject, short)
+            return True
+    run_once(dense, prompt)
+    run_once(subject, prompt)
+    return is_long
 
 
 def speed(mine: Sequence[Run], dense: Sequence[Run]) -> Speed:

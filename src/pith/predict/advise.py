@@ -117,6 +117,7 @@ def verify(
     for done, (one, forecast) in enumerate(wanted):
         taken = costs(loaded, Recipe.parse(one.recipe), length=forecast.length, runs=runs, seed=seed)
         speed, held = taken.speed, taken.bytes
+        assert speed is not None, "runs are timed here"
         measured = Forecast(
             forecast.length, held.prefill, speed.prefill, speed.decode, held.measured, speed.prefill_ratio,
             speed.decode_ratio,

@@ -90,7 +90,7 @@ def figures(study: Study, found: Sequence[Row], sought: Sought | None = None) ->
 
 
 def _quality(found: Sequence[Row], task: Task, name: str) -> tuple[Chart, ...]:
-    ways: tuple[Cost, ...] = ("bytes", "time")
+    ways: tuple[Cost, ...] = ("bytes", "time") if _timed(found) else ("bytes",)
     return tuple(quality_chart(found, task, name, way) for way in ways)
 
 
@@ -107,4 +107,10 @@ def _drawn(what: str, draw: Callable[[], T], without: T) -> T:
 
 def _costs(found: Sequence[Row]) -> tuple[Chart, ...]:
     weighed = (memory_chart(found),) if any(row.weighs for row in found) else ()
-    return time_chart(found), bytes_chart(found), *weighed
+    timed = (time_chart(found),) if _timed(found) else ()
+    return *timed, bytes_chart(found), *weighed
+
+
+def _timed(found: Sequence[Row]) -> bool:
+    """Return whether every recipe was timed."""
+    return all(row.measurement.speed for row in found)

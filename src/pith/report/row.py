@@ -83,8 +83,13 @@ class Row:
 
     @property
     def is_noisy(self) -> bool:
-        """Whether the decode times vary too much for their ratio to tell anything."""
-        return not self.measurement.speed.decode_tells
+        """Whether the decode times vary too much for their ratio to tell anything; not where nothing was timed."""
+        return self.measurement.speed is not None and not self.measurement.speed.decode_tells
+
+    @property
+    def decode_ratio(self) -> float | None:
+        """A decoded token's time as a ratio to the dense model's; None where nothing was timed."""
+        return self.measurement.speed.decode_ratio if self.measurement.speed else None
 
     def quality(self, task: Task) -> Quality:
         """What the task found."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pith.core import InputError
+from pith.measure.seconds import RUNS
 from pith.report.row import Row, comparisons, rows
 from pith.report.words import bytes_, digits, headings, percent, seconds
 from pith.study import Study
@@ -16,6 +17,8 @@ READING = (
     "(claimed). Times: ratio to dense, 0.50x is half the time; ~ is too noisy to trust, and dense against itself shows "
     "the noise."
 )
+
+UNTIMED = READING.partition(" Times:")[0] + " Times were not measured."
 
 MARKS = {"worse": " ▼", "better": " ▲", "not distinguishable": ""}
 
@@ -73,24 +76,25 @@ def table(study: Study) -> Table:
     peak = any(row.measurement.costs.memory.peak for row in found)
     band = any((b := row.measurement.costs.bandwidth) and b.achieved for row in found)
     weighs = any(row.weighs for row in found)
+    timed = any(row.measurement.speed for row in found)
+    times = [Column("prefill time", "ratio to dense"), Column("decode time", "per token, ratio to dense")]
     columns = (
         Column("recipe"),
         *(Column(name, _metric(task, found)) for name, task in zip(headings(tasks), tasks, strict=True)),
         *([Column("weights held", "after a forward, share of dense")] if weighs else []),
         Column("cache held", "after the prompt, share of dense (claimed)"),
         *([Column("peak memory", "of the process, ratio to dense")] if peak else []),
-        Column("prefill time", "ratio to dense"),
-        Column("decode time", "per token, ratio to dense"),
+        *(times if timed else [Column("times")]),
         *([Column("bandwidth", "of decoding, share of this machine's copy", spare=True)] if band else []),
     )
     return Table(
-        columns, tuple(_cells(row, tasks, peak, band) for row in found), tuple(row.families for row in found)
+        columns, tuple(_cells(row, tasks, peak, band, timed) for row in found), tuple(row.families for row in found)
     )  # fmt: skip
 
 
 def reading(study: Study) -> str:
     """How the table is to be read, with what its intervals are corrected for."""
-    tasks, how = len(study.question.tasks), READING
+    tasks, how = len(study.question.tasks), _times(study)
     if any(len(recipe.weights) for recipe in study.question.recipes):
         how = how.replace("Cache held after the prompt", "Weights held after a forward, cache held after the prompt")
     if not tasks or len(study.question.recipes) < 2:
@@ -102,6 +106,20 @@ def reading(study: Study) -> str:
     return f"{how} {correction}".strip()
 
 
+def _times(study: Study) -> str:
+    """Return how the table is to be read, with how sure the intervals of few timed runs are."""
+    speeds = [one.speed for one in study.measurements.values() if one.speed]
+    if study.measurements and not speeds:
+        return UNTIMED
+    fewest = min(speeds, key=lambda speed: speed.runs, default=None)
+    if fewest is None or fewest.runs >= RUNS:
+        return READING
+    pairs = f"{fewest.runs} pairs of runs" if fewest.runs > 1 else "one pair of runs"
+    return (
+        f"{READING} They are of {pairs}, whose interval holds the true ratio with a probability of {fewest.held:.0%}."
+    )
+
+
 def _metric(task: Task, found: list[Row]) -> str:
     direction = "higher" if task.higher_is_better else "lower"
     examples = [f"n={row.quality(task).n}" for row in found[:1]]
@@ -109,20 +127,30 @@ def _metric(task: Task, found: list[Row]) -> str:
     return ", ".join([task.metric, f"{direction} is better", *asks, *examples])
 
 
-def _cells(row: Row, tasks: tuple[Task, ...], peak: bool, band: bool) -> tuple[Cell, ...]:
-    speed, held = row.measurement.speed, row.measurement.bytes
+def _cells(row: Row, tasks: tuple[Task, ...], peak: bool, band: bool, timed: bool) -> tuple[Cell, ...]:
+    held = row.measurement.bytes
     claimed = "" if row.is_dense else f" ({percent(held.claimed)})"
-    noisy, rough = "~" * row.is_noisy, "~" * (not speed.prefill_tells)
     return (
         Cell(row.label),
         *(_score(row, task) for task in tasks),
         *([_weights(row)] if row.weighs else []),
         Cell(bytes_(held.prefill), percent(held.measured) + claimed, held.prefill),
         *([_peak(row)] if peak else []),
-        Cell(f"{rough}{speed.prefill_ratio:.2f}x", seconds(speed.prefill), speed.prefill_ratio),
-        Cell(f"{noisy}{speed.decode_ratio:.2f}x", seconds(speed.decode), speed.decode_ratio),
+        *_speed(row, timed),
         *([_bandwidth(row)] if band else []),
     )
+
+
+def _speed(row: Row, timed: bool) -> list[Cell]:
+    """Return the cells of the times: two where something of the study was timed, and one where nothing was."""
+    speed = row.measurement.speed
+    if speed is None:
+        return [Cell("not measured")] * (1 + timed)
+    noisy, rough = "~" * row.is_noisy, "~" * (not speed.prefill_tells)
+    return [
+        Cell(f"{rough}{speed.prefill_ratio:.2f}x", seconds(speed.prefill), speed.prefill_ratio),
+        Cell(f"{noisy}{speed.decode_ratio:.2f}x", seconds(speed.decode), speed.decode_ratio),
+    ]
 
 
 def _score(row: Row, task: Task) -> Cell:

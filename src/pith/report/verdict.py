@@ -34,7 +34,7 @@ def taken(found: Sequence[Row], known: Sequence[Scale]) -> Row | None:
     """
     telling = [scale for scale in known if scale.tells]
     keeping = [row for row in found if _is_smaller(row) and telling and all(_keeps(row, scale) for scale in telling)]
-    return min(keeping, key=lambda row: (row.held, row.measurement.speed.decode_ratio), default=None)
+    return min(keeping, key=lambda row: (row.held, row.decode_ratio or 1.0), default=None)
 
 
 def _take(found: Sequence[Row], known: Sequence[Scale]) -> str:
@@ -49,14 +49,13 @@ def _take(found: Sequence[Row], known: Sequence[Scale]) -> str:
         return _none(smaller, telling)
     keeping = [row for row in smaller if all(_keeps(row, scale) for scale in telling)]
     rank = f"the fewest of the {len(keeping)} recipes that do" if len(keeping) > 1 else "the only recipe that does"
-    noise = ", in runs too noisy to trust" if best.is_noisy else ""
     up = [scale for scale in telling if best.difference(scale.task).verdict == "better"]
     kept = [scale for scale in telling if scale not in up]
     ways = [f"is better than the dense model on {listed(_names(up, telling))}"] * bool(up)
     ways += [f"shows no loss on {listed(_names(kept, telling))}"] * bool(kept)
     return (
-        f"Take `{best.label}`: it {listed(ways)} and holds {percent(best.share)} of the {_of_what(best)}, {rank}; a "
-        f"decoded token takes {best.measurement.speed.decode_ratio:.2f}x the time{noise}{_power(best, telling)}."
+        f"Take `{best.label}`: it {listed(ways)} and holds {percent(best.share)} of the {_of_what(best)}, {rank}; "
+        f"{_time(best)}{_power(best, telling)}."
     )
 
 
@@ -68,13 +67,30 @@ def _none(smaller: Sequence[Row], telling: Sequence[Scale]) -> str:
         for scale in telling
         if not _keeps(nearest, scale)
     ]
-    noise = ", in runs too noisy to trust" if nearest.is_noisy else ""
     return (
         "Take none if nothing may be lost: every recipe that holds fewer bytes is worse than the dense model, or came "
         f"out a tenth below it, on {listed(_names(telling, telling), 'or')}; the least is lost by `{nearest.label}` "
-        f"({listed(losses)}), which holds {percent(nearest.share)} of the {_of_what(nearest)} and takes "
-        f"{nearest.measurement.speed.decode_ratio:.2f}x the time for a decoded token{noise}{_power(nearest, telling)}."
+        f"({listed(losses)}), which holds {percent(nearest.share)} of the {_of_what(nearest)}{_and_takes(nearest)}"
+        f"{_power(nearest, telling)}."
     )
+
+
+def _and_takes(row: Row) -> str:
+    """Return what follows the bytes of a recipe: its decode time, where it was measured."""
+    if row.decode_ratio is None:
+        return "; times were not measured"
+    return f" and takes {row.decode_ratio:.2f}x the time for a decoded token{_noise(row)}"
+
+
+def _noise(row: Row) -> str:
+    return ", in runs too noisy to trust" if row.is_noisy else ""
+
+
+def _time(row: Row) -> str:
+    """Return what is known of a recipe's decode time."""
+    if row.decode_ratio is None:
+        return "times were not measured"
+    return f"a decoded token takes {row.decode_ratio:.2f}x the time{_noise(row)}"
 
 
 def _keeps(row: Row, scale: Scale) -> bool:

@@ -10,6 +10,7 @@ from typing import Protocol
 from pith.core import Recipe
 from pith.core.words import bytes_
 from pith.measure import Measurement
+from pith.measure.seconds import RUNS
 from pith.models import Loaded
 from pith.models.smaller import reads_texts
 from pith.search.aim import Aim
@@ -38,7 +39,14 @@ class FitWatch(SearchWatch, Watch, Protocol):
 
 
 def fit(
-    loaded: Loaded, aim: Aim, store: Store, watch: FitWatch, *, trials: int = 60, minutes: float | None = None
+    loaded: Loaded,
+    aim: Aim,
+    store: Store,
+    watch: FitWatch,
+    *,
+    trials: int = 60,
+    minutes: float | None = None,
+    runs: int = RUNS,
 ) -> tuple[Study, Sought]:
     """Searches registered methods for the recipe that meets limits.
 
@@ -59,6 +67,7 @@ def fit(
         watch: told how it goes on.
         trials: recipes to try, those of earlier runs counted.
         minutes: after so many the search ends; measuring afresh follows.
+        runs: pairs of timed runs of each recipe that is measured afresh.
 
     Returns:
         The fresh comparison, the dense model first, and the search's outcome.
@@ -73,9 +82,9 @@ def fit(
     tried = () if suffices else with_front(search.run(trials, minutes))
     tasks = tuple(held_out(task) for task in aim.tasks)
     recipes = (Recipe(), *(Recipe.parse(t.recipe) for t in finalists(tried, aim)))
-    question = ask(loaded, recipes, tasks, length=aim.length, seed=aim.seed + 1)
+    question = ask(loaded, recipes, tasks, length=aim.length, seed=aim.seed + 1, runs=runs)
     watch.measures(len(recipes))
-    measurer = Here(loaded, aim.length, aim.batch_size, aim.seed + 1, watch.progress)
+    measurer = Here(loaded, aim.length, aim.batch_size, aim.seed + 1, watch.progress, runs)
     study = compare(question, store, measurer, watch)
     return study, _outcome(loaded, aim, study, search.dense_memory, tried)
 
@@ -129,6 +138,7 @@ def reached(found: Measurement, dense: Measurement, study: Study, aim: Aim) -> R
         kept(task, found.quality[str(task)], dense.quality[str(task)], study.calibrations[str(task)])
         for task in study.question.tasks
     )
+    assert found.speed is not None, "what a search ends with is timed"
     return Reached(memory, quality, found.speed.decode_ratio)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol, TypeVar
 
@@ -35,6 +35,12 @@ class Study:
 
 class Watch(Protocol):
     """Told how a comparison goes on; the command line shows it."""
+
+    def expects(self, question: Question, left: Sequence[tuple[Recipe, Task | None]]) -> None:
+        """The pieces that are not stored yet, in the order in which they are measured: tasks, or None for the costs."""
+
+    def prepares(self, task: Task, done: int, total: int) -> None:
+        """The examples of a task are about to be made."""
 
     def begins(self, recipe: Recipe) -> None:
         """A recipe is about to be measured."""
@@ -94,7 +100,10 @@ def compare(
         PithError: a task cannot be done with the model.
     """
     study = Study(question, refused=dict(refused or {}))
-    study.calibrations.update({str(task): measurer.calibrate(task) for task in question.tasks})
+    watch.expects(question, _left(question, store))
+    for done, task in enumerate(question.tasks):
+        watch.prepares(task, done, len(question.tasks))
+        study.calibrations[str(task)] = measurer.calibrate(task)
     found = _helped(question, store, measurer, watch, helpers) if helpers else {}
     for recipe in question.recipes:
         stored = False
@@ -108,6 +117,13 @@ def compare(
                 raise
         watch.has(study, recipe, stored)
     return study
+
+
+def _left(question: Question, store: Store) -> list[tuple[Recipe, Task | None]]:
+    """Return the pieces that are not stored yet."""
+    pieces = {question.key(r, task): (r, task) for r in question.recipes for task in (None, *question.tasks)}
+    held = store.held(pieces)
+    return [piece for key, piece in pieces.items() if key not in held]
 
 
 def _helped(question: Question, store: Store, measurer: Measurer, watch: Watch, helpers: Helpers) -> dict[str, str]:

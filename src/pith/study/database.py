@@ -36,7 +36,7 @@ from sqlalchemy.dialects.sqlite import dialect
 from sqlalchemy.exc import ArgumentError, DatabaseError
 from sqlalchemy.schema import CreateTable
 
-from pith.core import StoreError
+from pith.core import StoreError, user_path
 
 FILE = "study.sqlite"
 LAYOUT = 2
@@ -77,7 +77,7 @@ def address(where: str | Path) -> URL | Path:
         StoreError: it is a URL, and not of a database that can hold results.
     """
     if "://" not in str(where):
-        return Path(where) / FILE
+        return user_path(where, error=StoreError) / FILE
     try:
         url = make_url(str(where))
     except (ArgumentError, ValueError):

@@ -8,6 +8,7 @@ from pathlib import Path
 from pith.core import ModelError, Recipe
 from pith.core.notes import noted
 from pith.measure import Answer, Costs, Progress, answer, costs
+from pith.measure.seconds import RUNS
 from pith.models import Loaded, load, model_hash
 from pith.models.locate import is_local
 from pith.models.smaller import smaller
@@ -25,7 +26,7 @@ class Here:
         batch_size: sequences that a task reads at once.
         seed: of the timed prompt.
         progress: told how each piece goes on.
-        runs: pairs of timed runs.
+        runs: pairs of timed runs; 0 times nothing.
         peak: whether to look for the peak of memory too.
     """
 
@@ -34,7 +35,7 @@ class Here:
     batch_size: int
     seed: int
     progress: Progress | None = None
-    runs: int = 5
+    runs: int = RUNS
     peak: bool = False
 
     def costs(self, recipe: Recipe) -> Costs:

@@ -12,6 +12,7 @@ from typing import Any
 from pith.core import Recipe
 from pith.core.sources import files_of
 from pith.measure.environment import environment
+from pith.measure.seconds import RUNS
 from pith.models import Loaded, model_hash, tokenizer_hash
 from pith.models.smaller import reads_texts
 from pith.study.sources import code_hash
@@ -75,7 +76,7 @@ def ask(
     *,
     length: int,
     seed: int,
-    runs: int = 5,
+    runs: int = RUNS,
     peak: bool = False,
 ) -> Question:
     """The question what recipes do to a loaded model.
@@ -86,7 +87,7 @@ def ask(
         tasks: how quality is measured.
         length: tokens of the prompt that is timed and whose cache is weighed.
         seed: of that prompt; tasks have their own.
-        runs: pairs of timed runs.
+        runs: pairs of timed runs; 0 times nothing.
         peak: whether the peak of memory is asked for.
 
     Raises:
@@ -102,8 +103,9 @@ def ask(
         "transformers": version("transformers"),
     }
     where = environment(loaded.model, {})
-    machine = {name: where[name] for name in _MACHINE}
-    costs = {"length": length, "seed": seed, "runs": runs, "peak": peak, "machine": machine}
+    costs: dict[str, Any] = {"length": length, "seed": seed, "runs": runs, "peak": peak}
+    if runs or peak:  # bytes alone do not depend on the machine
+        costs["machine"] = {name: where[name] for name in _MACHINE}
     calibration = loaded.source.identity() if any(map(reads_texts, recipes)) else {}
     return Question(loaded.name, recipes, tasks, settings, costs, calibration)
 

@@ -18,6 +18,7 @@ from pith.core.files import SETTINGS as SETTINGS_LIMIT
 from pith.core.files import read_text
 from pith.core.sources import files_of
 from pith.measure.environment import environment
+from pith.measure.seconds import RUNS
 from pith.models import Loaded
 from pith.study.grid import tasks_with
 from pith.study.question import Question
@@ -50,6 +51,7 @@ class Settings:
         peak: whether the peak of memory was looked for.
         calibration, calibration_sequences, calibration_length: the text that methods read before they change weights,
             and how much of it.
+        runs: pairs of timed runs; 0 timed nothing.
         at_bytes, at_latency: what every recipe had to meet by its own parameter; the recipes stand as they were found.
     """
 
@@ -58,6 +60,7 @@ class Settings:
     batch_size: _Count
     dtype: str
     peak: bool = False
+    runs: Annotated[int, Field(ge=0, le=MOST)] = RUNS
     at_bytes: str | None = None
     at_latency: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     calibration: _Path = BUILTIN

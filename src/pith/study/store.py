@@ -20,7 +20,7 @@ from sqlalchemy import Connection, delete, func, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DBAPIError, OperationalError
 
-from pith.core import PithWarning, StoreError
+from pith.core import PithWarning, StoreError, user_path
 from pith.measure import Answer, Costs, from_json, to_json
 from pith.study.database import CLAIM, PIECE, address, now, opened, prepare, public_place
 
@@ -63,7 +63,7 @@ class Store:
         found = address(where)
         self._patience, self._say, self._told = patience, say or _warn, -math.inf
         self.shared = not isinstance(found, Path)
-        self.where = str(where) if self.shared else str(Path(where).absolute())
+        self.where = str(where) if self.shared else str(user_path(where).absolute())
         self.place = public_place(found)
         if isinstance(found, Path):
             _make_folder(found.parent)

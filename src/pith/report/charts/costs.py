@@ -20,7 +20,8 @@ LABEL = 32
 
 def time_chart(rows: Sequence[Row]) -> Chart:
     """Each recipe's decode time as a ratio to the dense model's, with its spread."""
-    speeds, looks = [(row, row.measurement.speed) for row in rows if not row.is_dense], styles(rows)
+    speeds = [(row, speed) for row in rows if not row.is_dense and (speed := row.measurement.speed)]
+    looks = styles(rows)
     values: list[dict[str, Any]] = [
         {
             "recipe": r.label,

@@ -60,11 +60,11 @@ def quality_chart(rows: Sequence[Row], task: Task, title: str, against: Cost) ->
 
 
 def _cost(row: Row, against: Cost) -> float:
-    return row.share if against == "bytes" else row.measurement.speed.decode_ratio
+    return row.share if against == "bytes" else row.decode_ratio or math.nan
 
 
 def _shown(row: Row, against: Cost) -> str:
-    return percent(row.share) if against == "bytes" else f"{row.measurement.speed.decode_ratio:.2f}x"
+    return percent(row.share) if against == "bytes" else f"{_cost(row, against):.2f}x"
 
 
 def _value(row: Row, quality: Quality, against: Cost, best: bool) -> dict[str, Any]:
