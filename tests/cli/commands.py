@@ -12,10 +12,10 @@ def pith_(*words: str) -> Result:
 
 
 def refused(*words: str) -> str:
-    """The one line that a mistake gives."""
+    """What a mistake gives: one line, after what was said before the work began."""
     found = pith_(*words)
     assert found.exit_code == 2, found.output
     assert found.stdout == ""
-    assert found.stderr.startswith("pith: ")
+    assert found.stderr.splitlines()[-1].startswith("pith: ")
     assert "Traceback" not in found.stderr
     return found.stderr
