@@ -45,4 +45,4 @@ def test_a_long_comparison_is_told_what_would_make_it_shorter() -> None:
         "--quick (--count 8), --no-times saves about 10 minutes, --count 25 saves about 8 minutes, --length 1024 saves "
         "half or more, each recipe fewer saves about 8 minutes"
     )
-    assert not shorter(ASKED, remaining, None).startswith("--quick")
+    assert not shorter(ASKED, remaining, "").startswith("--quick")

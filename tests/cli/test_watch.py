@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 
 import pytest
 
@@ -57,6 +58,33 @@ def test_a_file_gets_one_line_for_each_recipe(capsys: pytest.CaptureFixture[str]
         "note: snapkv(budget=0.5) is left out: it has no rotary positions",
         "3/3 snapkv(budget=0.25): measured",
     ]
+
+
+def test_a_slow_comparison_tells_its_estimate_its_pieces_and_how_to_make_it_shorter(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now = [1000.0]
+    monkeypatch.setattr("pith.cli.watch.time.monotonic", lambda: now[0])
+    asked = replace(question("snapkv"), costs={"length": 2048, "seed": 0, "runs": 5})
+    needle = str(asked.tasks[0])
+    with TerminalWatch(3, 8, "builtin: on this machine", "--count 8") as watch:
+        watch.expects(asked, [(recipe, task) for recipe in asked.recipes for task in (None, *asked.tasks)])
+        watch._remaining.clock = lambda: now[0]
+        watch.begins(asked.recipes[0])
+        for done in (1, 2):
+            now[0] += 30
+            watch.progress("speed", done, 2)
+        now[0] += 40
+        watch.progress(needle, 8, 50)
+        assert watch._line().startswith("1/3 dense, needle: 8 of 50 examples; about ")
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "builtin: on this machine"
+    assert lines[1].startswith("to measure: the dense model and 2 recipes")
+    assert lines[2].startswith("estimate: about ")
+    assert lines[3].startswith("note: about ")
+    assert "to make it shorter: --quick (--count 8), --no-times saves about 2 minutes, --count 25 saves " in lines[3]
+    assert lines[4].startswith("1/3 dense, speed: 2 of 2 timed runs, done in about a minute; about ")
+    assert len(lines) == 5
 
 
 def test_answers_of_workers_are_told(capsys: pytest.CaptureFixture[str]) -> None:

@@ -138,7 +138,7 @@ def run(options: Options) -> None:
             loaded = replace(load(options.model, dtype), source=source(options), kept=out / KEPT)
         for task in tasks:
             task.check_length(loaded.model)
-        quick = None if repeated or options.quick else SETS
+        quick = None if repeated else SETS * (not options.quick)
         with TerminalWatch(len(recipes), options.batch_size, model_line(loaded), quick) as watch:
             refused: dict[str, str] = dict(repeated.refused) if repeated else {}
             if not repeated and (options.at_bytes or options.at_latency is not None):

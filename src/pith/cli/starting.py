@@ -60,13 +60,13 @@ def _examples(task: Task) -> str:
     return " of ".join([*words, *([f"{length} tokens"] if length else [])])
 
 
-def shorter(question: Question, remaining: Remaining, quick: str | None) -> str:
+def shorter(question: Question, remaining: Remaining, quick: str) -> str:
     """Return how a comparison could be made shorter, with what the options would save.
 
     Args:
         question: what is asked.
         remaining: what is left of it.
-        quick: what `--quick` would set; None where it is given already, or nothing may be changed.
+        quick: what `--quick` would set; empty where it is given already.
     """
     ways = [f"--quick ({quick})"] if quick else []
     if times := remaining.seconds([SPEED]):

@@ -36,7 +36,7 @@ class TerminalWatch:
         recipes: how many there are.
         batch_size: sequences that a task reads at once, for the estimate.
         start: the line that says what is compared where; empty where it was said already.
-        quick: what --quick would set; None where it is given, or nothing may be changed.
+        quick: what --quick would set; empty where it is given already, and None where nothing may be changed.
     """
 
     def __init__(self, recipes: int, batch_size: int = 8, start: str = "", quick: str | None = None) -> None:
@@ -166,7 +166,9 @@ class TerminalWatch:
             self._say(f"estimate: {left(seconds)}; it comes from the first steps and is refined with each further one")
         if seconds > LONG and self._advised:
             self._advised = False
-            if self._question and (advice := shorter(self._question, self._remaining, self._quick)):
+            if self._quick is None or self._question is None:
+                return
+            if advice := shorter(self._question, self._remaining, self._quick):
                 say(f"note: {about(seconds)} are left; to make it shorter: {advice}")
 
     def _redraw(self) -> None:
