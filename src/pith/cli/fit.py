@@ -125,6 +125,7 @@ def run(options: Options) -> None:
     with Store(options.store or options.out, say=say) as store:
         with Pulse(lambda: f"loading {options.model}"):
             loaded = replace(load(options.model, options.dtype), source=source(options))
+        aim.require_sense(loaded)
         start = f"{model_line(loaded)}\n{_search_line(aim, trials, options)}"
         ends = time.monotonic() + 60 * options.minutes if options.minutes is not None else math.inf
         with TerminalFitWatch(start, options.batch_size, ends) as watch:

@@ -43,6 +43,8 @@ class TerminalFitWatch:
         self._pulse = Pulse(self._line, self._screen.draw if self._screen.is_terminal else None)
 
     def __enter__(self) -> TerminalFitWatch:
+        if self._start:
+            say(self._start)
         self._screen.start()
         self._pulse.start()
         return self
@@ -55,13 +57,11 @@ class TerminalFitWatch:
 
     def progress(self, what: str, done: int, total: int) -> None:
         """A part of a trial, or of a fresh measurement, goes on."""
-        self._starts()
         self._part = f"{what}: {done} of {total}"
         (self._fresh.progress if self._fresh is not None else self._screen.part)(what, done, total)
 
     def tries(self, recipe: Recipe) -> None:
         """A recipe is about to be tried."""
-        self._starts()
         self._begun_at = self._begun_at or time.monotonic()
         self._now, self._part = f"trying {recipe}", ""
         self._screen.begins(str(recipe))
@@ -89,12 +89,6 @@ class TerminalFitWatch:
         if not self._screen.is_terminal:
             say(f"measuring afresh: {recipes} recipes, the dense model among them")
         self._fresh = TerminalWatch(recipes, self._batch_size).__enter__()
-
-    def _starts(self) -> None:
-        """Say what is searched where, once."""
-        if self._start:
-            say(self._start)
-        self._start = ""
 
     def _line(self) -> str:
         """What is in hand, for a log in which nothing was said for a while."""
