@@ -79,6 +79,7 @@ class NotHere:
     batch_size: int
     seed: int
     progress: Any = None
+    runs: int = 5
 
     def costs(self, recipe: Recipe) -> Costs:
         run, dense = (weighed(Subject(None, None, r), None) for r in (recipe, None))

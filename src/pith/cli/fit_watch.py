@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pith.cli.command import say
-from pith.cli.pulse import Pulse, left
+from pith.cli.pulse import TOLD, Pulse, left
 from pith.cli.screen import Screen
 from pith.cli.watch import TerminalWatch
 from pith.core import Recipe
@@ -101,7 +101,8 @@ class TerminalFitWatch:
         if new < 1:
             return ""
         seconds = (time.monotonic() - self._begun_at) / new * (self._wanted - self._tried)
-        return left(max(min(seconds, self._ends - time.monotonic()), 0.0))
+        seconds = min(seconds, self._ends - time.monotonic())
+        return left(seconds) if seconds >= TOLD else ""
 
     def _also(self) -> str:
         return f"; {estimate} for the search" if (estimate := self._estimate()) and self._tried < self._wanted else ""
