@@ -31,11 +31,14 @@ SMALL: dict[str, str] = {
 """Recipes of methods for which those values are not enough."""
 
 
-def small(name: str) -> str:
-    """The method where it changes something and takes a moment."""
+def small(name: str, groups: bool = True) -> str:
+    """The method where it changes something and takes a moment; with `groups=False` at its own group size."""
+    if name in SMALL:
+        return SMALL[name] if groups else SMALL[name].replace("group_size=32", "")
     known = {parameter.name: parameter.kind for parameter in pith.methods()[name].parameters()}
-    values = ", ".join(f"{key}={value}" for key, value in QUICK.items() if known.get(key, "") in ("int", "float"))
-    return SMALL.get(name) or f"{name}({values})"
+    quick = {key: value for key, value in QUICK.items() if groups or key != "group_size"}
+    values = ", ".join(f"{key}={value}" for key, value in quick.items() if known.get(key, "") in ("int", "float"))
+    return f"{name}({values})"
 
 
 @cache

@@ -15,9 +15,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 import pith
 from contracts.compressors import gpt2, llama
 from contracts.tiny import tiny, tokens
-from pith.core import InputError, ModelError, PithWarning
+from pith.core import InputError, ModelError, PithWarning, Recipe
 from pith.models import compressed_tensors, export
-from pith.models.export import kind_of
+from pith.models.export import kind_of, require_possible
 from pith.weights import Grid, PackedLinear, pack_linear, set_bias
 from pith.weights.duplicate import duplicate
 from pith.weights.folder import as_saved, is_pith
@@ -137,6 +137,48 @@ def test_what_others_cannot_hold_is_for_pith_alone(tmp_path: Path) -> None:
         assert is_pith(tmp_path / name)
         with pytest.raises(ValueError, match="pith"):
             AutoModelForCausalLM.from_pretrained(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "words"),
+    [
+        (
+            "rtn(bits=4, group_size=40)",
+            "compressed-tensors",
+            "64 inputs in groups of 40, .* group_size=64 fits",
+        ),
+        ('rtn(bits={"*.down_proj": 4, "*": 3}, group_size=32)', "compressed-tensors", "2 widths or group sizes"),
+        ('rtn(bits={"*.down_proj": 4, "*": 8}, group_size=32)', "compressed-tensors", "2 widths or group sizes"),
+        ("wanda()", "compressed-tensors", "no layer will be packed, .*; allowed is the format plain"),
+        ("rtn(bits=8)", "plain", "a plain checkpoint cannot hold what rtn packs; allowed is the format pith"),
+    ],
+)
+def test_a_format_that_cannot_hold_it_is_refused_before_any_work(text: str, kind: str, words: str) -> None:
+    if kind == "plain" or compressed_tensors.missing() is None:
+        with pytest.raises(ModelError, match=words) as caught:
+            require_possible(llama(), Recipe.parse(text), kind)
+        assert len(str(caught.value)) < 300
+    for other in {"auto", "pith"}:
+        require_possible(llama(), Recipe.parse(text), other)
+
+
+@LIBRARY
+@pytest.mark.parametrize(
+    "text",
+    [
+        "rtn(bits=4, group_size=32)", "rtn(bits=8)", "rtn(bits=4, group_size=0)", "rtn(bits=4)",
+        'rtn(bits={"*.down_proj": 4, "*": 8}, symmetric=True)', "wanda() + rtn(bits=4, group_size=40)",
+    ],
+)  # fmt: skip
+def test_a_format_that_may_hold_it_is_not_refused_before(text: str) -> None:
+    require_possible(llama(), Recipe.parse(text), "compressed-tensors")
+
+
+@LIBRARY
+def test_layers_that_others_do_not_know_are_refused_before_any_work() -> None:
+    for model, name in ((gpt2(), "transformer.h.0"), (tiny("olmoe"), "model.layers.0.mlp.experts")):
+        with pytest.raises(ModelError, match=f"knows plain linear layers only, which {name}"):
+            require_possible(model, Recipe.parse("rtn(bits=4, group_size=32)"), "compressed-tensors")
 
 
 def test_without_the_library_auto_is_for_pith_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

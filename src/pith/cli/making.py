@@ -19,7 +19,7 @@ from pith.core.folders import unfinished_folder
 from pith.core.words import bytes_
 from pith.measure.peak import resident_peak
 from pith.models import compressed_tensors, load
-from pith.models.export import REST, Kind, export, require_format, require_free
+from pith.models.export import REST, Kind, export, require_format, require_free, require_possible
 from pith.models.smaller import made
 from pith.report.words import listed, percent
 from pith.study import read_recipe
@@ -136,6 +136,7 @@ def make(options: Options) -> Outcome:
     require_format(options.format)
     with Pulse(lambda: f"loading {options.model}"):
         loaded = replace(load(options.model, options.dtype), source=source(options))
+    require_possible(loaded.model, recipe, options.format)
     methods = " + ".join(method.name for method in recipe.weights)
     start = f"{model_line(loaded)}\nto make: {methods}, then written to {options.out} and read back"
     dense_bytes, tokenizer = weight_bytes(loaded.model), loaded.tokenizer

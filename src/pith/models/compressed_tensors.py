@@ -12,9 +12,11 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
-from pith.core import InputError, ModelError, PithError
-from pith.weights.grid import Grid
+from pith.core import InputError, ModelError, PithError, Recipe
+from pith.weights.duplicate import duplicate
+from pith.weights.grid import Grid, size_of_group
 from pith.weights.packed import PackedLinear
+from pith.weights.quantizer import WeightQuantizer
 from pith.weights.standin import stand_ins
 
 FORMAT = "pack-quantized"
@@ -56,10 +58,49 @@ def refusal(model: Any) -> PithError | None:
     except ModelError as error:
         return error
     if len(schemes) > 1 and not all(scheme.symmetric for scheme in schemes):
-        return ModelError(
-            f"Transformers reads {len(schemes)} widths or group sizes in one model only where every grid is symmetric"
-        )
+        return ModelError(_mixed(len(schemes)))
     return None
+
+
+def refusal_before(model: Any, recipe: Recipe) -> PithError | None:
+    """Return why a model could not be written in this format with a recipe, as far as that is known before any work.
+
+    What a recipe's only method of the weights stores is known from the shapes of the layers; of any other, only
+    whether it packs layers at all.
+    """
+    if error := missing():
+        return error
+    method = next((one for one in recipe.weights if one.contract == "quantization"), None)
+    if method is None:
+        return ModelError("no layer will be packed, so that there is nothing to write as compressed-tensors")
+    if len(recipe.weights) > 1 or not isinstance(method, WeightQuantizer):
+        return None
+    given, own = dict(model.named_modules()), duplicate(model)  # choosing may split experts
+    sizes: dict[str, tuple[int, int]] = {}
+    for name, bits in method.chosen(own).items():
+        if type(layer := given.get(name)) is not nn.Linear:
+            return ModelError(f"compressed-tensors knows plain linear layers only, which {name} is not")
+        inputs = int(layer.in_features)
+        size = inputs if bits == 8 else size_of_group(method.group_size, inputs)
+        if inputs % size:
+            return ModelError(_ragged(name, inputs, size))
+        sizes[name] = bits, 0 if size == inputs else size
+    schemes = set(sizes.values())
+    if len(schemes) > 1 and not method.symmetric:
+        return ModelError(_mixed(len(schemes)))
+    return None
+
+
+def _ragged(name: str, inputs: int, size: int) -> str:
+    fitting = next((one for one in (128, 64, 32) if inputs % one == 0), 0)
+    return (
+        f"compressed-tensors needs rows of whole groups; {name} has {inputs} inputs in groups of {size}, for which "
+        f"group_size={fitting} fits"
+    )
+
+
+def _mixed(count: int) -> str:
+    return f"Transformers reads {count} widths or group sizes in one model only where every grid is symmetric"
 
 
 def write(model: Any, folder: Path) -> None:
@@ -118,10 +159,7 @@ def _schemes(model: Any) -> dict[str, _Scheme]:
         alike = [other for other in grids.values() if other.bits == grid.bits]
         size = 0 if all(map(_of_rows, alike)) else grid.group_size
         if size and packed[name].in_features % size:
-            raise ModelError(
-                f"compressed-tensors needs rows of whole groups; {name} has {packed[name].in_features} inputs in "
-                f"groups of {size}"
-            )
+            raise ModelError(_ragged(name, packed[name].in_features, size))
         found[name] = _Scheme(grid.bits, size, all(bool((one.zero == 2 ** (one.bits - 1)).all()) for one in alike))
     return found
 

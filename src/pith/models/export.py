@@ -78,6 +78,26 @@ def kind_of(model: Any, kind: str = "auto") -> Kind:
     return "compressed-tensors"
 
 
+def require_possible(model: Any, recipe: Recipe, kind: str) -> None:
+    """Refuse a format that cannot hold what a recipe makes of a model, as far as that is known before any work.
+
+    Args:
+        model: the model before anything is done.
+        recipe: the recipe.
+        kind: one of `KINDS`.
+
+    Raises:
+        InputError: there is no such format, or its library is not installed.
+        ModelError: the format will not hold the model; the message says why.
+    """
+    require_format(kind)
+    packs = next((method for method in recipe.weights if method.contract == "quantization"), None)
+    if kind == "plain" and packs is not None:
+        raise ModelError(f"a plain checkpoint cannot hold what {packs.name} packs; allowed is the format pith")
+    if kind == "compressed-tensors" and (reason := compressed_tensors.refusal_before(model, recipe)):
+        raise ModelError(f"{reason}; allowed is the format {'pith' if packs is not None else 'plain'}")
+
+
 def export(model: Any, tokenizer: Any, folder: str | Path, kind: str = "auto", rest: Recipe | None = None) -> Written:
     """Writes a model into a new folder, after it was read back and gave the same logits.
 

@@ -59,7 +59,11 @@ class FlexiGPT(Pruner):
     drop: int | float = param(
         0.3, "blocks that are replaced: a whole number, or a share of all", ge=0, sweep=(0.5, 0.1)
     )
-    rank: int | float = param(0.0625, "rank of the differences: a whole number, or a share of the hidden width", ge=0)
+    rank: int | float = param(
+        0.0625,
+        "rank of the differences: a whole number, or a share of the hidden width; at most a matrix's smaller side",
+        ge=0,
+    )
     gain: float = param(0.3, "where the gains of outputs start", ge=0)
     steps: int = param(48, "training steps", ge=0)
     rate: float = param(0.004, "learning rate at the first step", ge=0)
@@ -67,8 +71,11 @@ class FlexiGPT(Pruner):
 
     def change(self, model: Any, calibration: Calibration) -> None:
         """Chooses blocks and bases, shares, trains."""
-        dropped = self._replaced(model, LLMDrop(part="block").importance(model, calibration))
-        rank = self._rank(model)
+        count, rank = self._count(model), self._rank(model)
+        for block in blocks(model):
+            parts(block)  # what cannot be taken is refused before anything is read
+        influence = LLMDrop(part="block").importance(model, calibration)
+        dropped = sorted(influence.argsort(stable=True)[:count].tolist())
         kept = calibration.recall("bases")
         if kept is None:
             bases = choose_bases(model, dropped, rank)
@@ -95,12 +102,17 @@ class FlexiGPT(Pruner):
             each += out * inputs - min(rank, out, inputs) * (out + inputs) - (out if linear in gained else 0)
         return int(weight_bytes(model) - count * each * model.dtype.itemsize)
 
-    def _replaced(self, model: Any, influence: Float[Tensor, " block"]) -> list[int]:
+    def _count(self, model: Any) -> int:
+        """Return how many blocks are replaced.
+
+        Raises:
+            ModelError: none would be left to share with.
+        """
         count = len(blocks(model))
         drop = count_of(self, "drop", self.drop, count)
         if drop >= count:
             raise ModelError(f"{self}: {drop} blocks of {count} cannot be replaced; allowed are at most {count - 1}")
-        return sorted(influence.argsort(stable=True)[:drop].tolist())
+        return drop
 
     def _rank(self, model: Any) -> int:
         return count_of(self, "rank", self.rank, model.config.get_text_config(decoder=True).hidden_size)

@@ -45,7 +45,9 @@ class HQQ(WeightQuantizer):
     calibrated: ClassVar[bool] = False
     symmetric: ClassVar[bool] = False  # type: ignore[misc]  # no parameter: the zero is what the method looks for
 
-    group_size: int = param(64, "inputs of a row that share a grid, 0 for the whole row; with 8 bits always 0", ge=0)
+    group_size: int = param(
+        64, "inputs of a row that share a grid, at most all; 0 for the whole row; with 8 bits always 0", ge=0
+    )
     norm: float = param(0.7, "of the errors that are made small, 1 or less", ge=0.1, le=1)
     beta: float = param(10.0, "how strongly errors are held to what rounding leaves, at first", ge=1e-3)
     kappa: float = param(1.01, "by what beta grows at every step", ge=1)

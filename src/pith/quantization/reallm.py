@@ -59,7 +59,7 @@ class ReALLM(Quantizer):
     bits: Literal[2, 3, 4] = param(3, "of a code for each weight that it stands for", sweep=(2, 3, 4))
     bucket: Literal[1, 2] = param(2, "weights that a code stands for; with 4 bits 1")
     rank: int | float = param(
-        1 / 64, "of the low-rank part: from 1 on a number, below a share of the smaller side", ge=0
+        1 / 64, "of the low-rank part: from 1 on a number, at most a matrix's smaller side; below a share of it", ge=0
     )
     permute: bool = param(False, "whether columns are coded in an order in which neighbours are alike")
     hidden: int = param(16, "numbers of the decoder's network", ge=1)

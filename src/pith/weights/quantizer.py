@@ -37,7 +37,9 @@ class WeightQuantizer(Quantizer, ABC):
     bits: Bits | Patterns = param(
         4, 'of a weight; by name pattern too, as {"*.down_proj": 4, "*": 3}', sweep=(2, 3, 4, 8)
     )
-    group_size: int = param(128, "inputs of a row that share a grid, 0 for the whole row; with 8 bits always 0", ge=0)
+    group_size: int = param(
+        128, "inputs of a row that share a grid, at most all; 0 for the whole row; with 8 bits always 0", ge=0
+    )
     symmetric: bool = param(False, "whether a grid reaches as far below 0 as above; with 8 bits always")
     skip: str | tuple[str, ...] = param("lm_head", "name patterns of layers that stay as they are")
 
