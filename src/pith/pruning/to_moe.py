@@ -74,11 +74,8 @@ class ToMoE(Pruner):
         names = [f"{block_name(model, index)}.mlp" for index in range(len(blocks(model)))]
         dense = [_mlp(block) for block in blocks(model)]
         widths = [mlp.up_proj.out_features for mlp in dense]
-        if self.experts > min(widths):
-            raise ModelError(
-                f"{self}: an MLP of {min(widths)} channels cannot be split into {self.experts} experts; allowed are at "
-                f"most {min(widths)}"
-            )
+        if self.experts > (most := min(widths)):
+            raise ModelError(f"{self}: an MLP has only {most} channels; allowed are at most {most} experts")
         hidden = dense[0].up_proj.in_features
         net = Hypernetwork(hidden, widths, self.experts, self.seed).to(model.device)
         masked = [MaskedMLP(mlp, layer) for mlp, layer in zip(dense, net.layers, strict=True)]
