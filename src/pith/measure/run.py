@@ -155,8 +155,11 @@ def answer(
     """
     if batch_size < 1:
         raise InputError(f"batch_size={batch_size} makes no sense; allowed is 1 or more")
+    told = _told(progress, str(task))
     with noted() as notes:
-        quality = task.run(subject(loaded, recipe, progress), batch_size, _told(progress, str(task)))
+        examined = subject(loaded, recipe, progress)
+        told(0, getattr(task, "count", None) or 1)  # it is in hand, long before its first examples are done
+        quality = task.run(examined, batch_size, told)
     return Answer(quality, tuple(notes), environment(loaded.model, {"batch_size": batch_size}, loaded.dtype_reason))
 
 
