@@ -92,10 +92,20 @@ def test_warnings_of_others_go_on() -> None:
     assert notes == ["left alone", "slow"]
 
 
-@pytest.mark.parametrize("name", ["length", "batch_size", "runs"])
-def test_numbers_that_make_no_sense(name: str) -> None:
-    with pytest.raises(InputError, match=f"{name}=0 makes no sense; allowed is 1 or more"):
-        measure(builtin(), Recipe(), TASKS[1:], **{"length": 64, name: 0})
+@pytest.mark.parametrize(("name", "least"), [("length", 1), ("batch_size", 1), ("runs", 0)])
+def test_numbers_that_make_no_sense(name: str, least: int) -> None:
+    with pytest.raises(InputError, match=f"{name}={least - 1} makes no sense; allowed is {least} or more"):
+        measure(builtin(), Recipe(), TASKS[1:], **{"length": 64, name: least - 1})
+
+
+def test_without_runs_the_bytes_are_those_of_timed_ones_and_nothing_is_timed() -> None:
+    recipe = Recipe.parse("snapkv(budget=0.25)")
+    timed, untimed = (measure(builtin(), recipe, length=128, runs=runs).costs for runs in (1, 0))
+    assert (untimed.bytes, untimed.memory) == (timed.bytes, timed.memory)
+    assert untimed.speed is None
+    assert untimed.bandwidth is None
+    again = from_json(Costs, to_json(untimed))
+    assert again.speed is None
 
 
 def test_a_prompt_past_the_models_positions() -> None:
