@@ -187,3 +187,15 @@ def test_a_recipe_says_what_its_weights_are_turned_by_and_a_line_joins_them() ->
     found = rows(study("rtn", "rtn(bits=2)", "rtn(bits=3, group_size=64)", budgets=()))[1:]
     assert [row.label for row in found] == ["rtn(bits=4)", "rtn(bits=2)", "rtn(bits=3, group_size=64)"]
     assert [row.series for row in found] == ["rtn", "rtn", "rtn(group_size=64)"]
+
+
+def test_a_task_that_tells_nothing_is_marked_on_the_dense_score() -> None:
+    told, silent = study("snapkv"), study("snapkv", chance=0.97)
+    assert not any("?" in cell.text for row in table(told).rows for cell in row)
+    assert "? is not better than chance" not in reading(told)
+    [dense, *others] = table(silent).rows
+    marked = [cell for cell in dense if cell.text.endswith(" ?")]
+    assert len(marked) == 1
+    assert marked[0].warns
+    assert not any("?" in cell.text for row in others for cell in row)
+    assert "? is not better than chance" in reading(silent)

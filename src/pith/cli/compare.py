@@ -122,7 +122,7 @@ def run(options: Options) -> None:
     from pith.core import user_path
     from pith.models import load
     from pith.report import write
-    from pith.study import Here, Store, ask, compare, read_record, record, write_record
+    from pith.study import Here, Store, Telling, ask, compare, read_record, record, write_record
 
     options = replace(_resolved(options), out=options.out and user_path(options.out))
     repeated = read_record(options.repeat) if options.repeat else None
@@ -152,7 +152,7 @@ def run(options: Options) -> None:
             kept = write_record(record(question, loaded, settings, refused, command), out)
             measurer = Here(
                 loaded, settings.length, options.batch_size, options.seed, watch.progress, settings.runs,
-                options.peak,
+                options.peak, Telling(loaded, say, options.batch_size),
             )  # fmt: skip
             study = compare(question, store, measurer, watch, _team(options, measurer, watch), refused)
     page = write(study, out, command)
@@ -254,10 +254,10 @@ def _team(options: Options, measurer: Here, watch: TerminalWatch) -> Team | None
 def as_data(study: Study) -> dict[str, Any]:
     """A study as plain data: what was asked, the verdict, and each row's measurement."""
     import json
-    from dataclasses import asdict
 
     from pith.measure import to_json
     from pith.report import rows, verdict
+    from pith.report.calibration import scales
 
     return {
         "model": study.question.model,
@@ -265,7 +265,9 @@ def as_data(study: Study) -> dict[str, Any]:
         "settings": {**study.question.settings, **study.question.costs},
         "verdict": verdict(study),
         "refused": study.refused,
-        "calibrations": {task: asdict(found) for task, found in study.calibrations.items()},
+        "calibrations": {
+            str(one.task): {"oracle": one.oracle, "chance": one.chance, "tells": one.tells} for one in scales(study)
+        },
         "rows": [
             {
                 "label": row.label,

@@ -24,7 +24,8 @@ from pith.measure.seconds import DECODED, RUNS, Run, run_once, run_pairs, speed,
 from pith.measure.traffic import bandwidth
 from pith.models import Loaded, Subject, require_positions
 from pith.models.smaller import subject
-from pith.tasks import Task
+from pith.tasks import Quality, Task
+from pith.tasks.early import Early
 
 _FEW = 8
 """Tokens of a text that shows what a cache holds for each."""
@@ -138,7 +139,13 @@ def _untimed(
 
 
 def answer(
-    loaded: Loaded, recipe: Recipe, task: Task, *, batch_size: int = 8, progress: Progress | None = None
+    loaded: Loaded,
+    recipe: Recipe,
+    task: Task,
+    *,
+    batch_size: int = 8,
+    progress: Progress | None = None,
+    early: Callable[[Quality, int], None] | None = None,
 ) -> Answer:
     """What a task finds of a recipe.
 
@@ -148,6 +155,8 @@ def answer(
         task: how quality is measured.
         batch_size: sequences that the task reads at once; no score depends on it.
         progress: told how it goes on.
+        early: given the score of the first few examples, and how many there are in all, while the others are still to
+            come; not called where there are only a few.
 
     Raises:
         InputError: the batch size makes no sense, or the task is too long for the model.
@@ -159,7 +168,7 @@ def answer(
     with noted() as notes:
         examined = subject(loaded, recipe, progress)
         told(0, getattr(task, "count", None) or 1)  # it is in hand, long before its first examples are done
-        quality = task.run(examined, batch_size, told)
+        quality = task.run(examined, batch_size, Early(told, early) if early else told)
     return Answer(quality, tuple(notes), environment(loaded.model, {"batch_size": batch_size}, loaded.dtype_reason))
 
 

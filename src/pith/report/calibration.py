@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pith.report.row import Row, rows
 from pith.report.words import headings
 from pith.study import Study
-from pith.tasks import Quality, Task
+from pith.tasks import Calibration, Quality, Task
+from pith.tasks.early import tells
 
 
 @dataclass(frozen=True)
@@ -30,9 +31,7 @@ class Scale:
     @property
     def tells(self) -> bool:
         """Whether the dense model is better than a guesser by more than its 95 % interval; if not, losses are noise."""
-        if self.chance is None:
-            return True
-        return self.dense.low > self.chance if self.task.higher_is_better else self.dense.high < self.chance
+        return tells(self.task, self.dense, Calibration(self.oracle or 0.0, self.chance))
 
 
 def scales(study: Study, found: list[Row] | None = None) -> list[Scale]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pith.core import InputError
 from pith.measure.seconds import RUNS
+from pith.report.calibration import scales
 from pith.report.row import Row, comparisons, rows
 from pith.report.words import bytes_, digits, headings, percent, seconds
 from pith.study import Study
@@ -19,6 +20,11 @@ READING = (
 )
 
 UNTIMED = READING.partition(" Times:")[0] + " Times were not measured."
+
+SILENT = " ?"
+"""The mark of the dense model's score on a task that tells nothing."""
+
+SILENCE = "? is not better than chance: nothing in this column tells what a recipe loses."
 
 MARKS = {"worse": " ▼", "better": " ▲", "not distinguishable": ""}
 
@@ -87,9 +93,13 @@ def table(study: Study) -> Table:
         *(times if timed else [Column("times")]),
         *([Column("bandwidth", "of decoding, share of this machine's copy", spare=True)] if band else []),
     )
-    return Table(
-        columns, tuple(_cells(row, tasks, peak, band, timed) for row in found), tuple(row.families for row in found)
-    )  # fmt: skip
+    cells = [_cells(row, tasks, peak, band, timed) for row in found]
+    for index, scale in enumerate(scales(study, found), start=1):
+        if not scale.tells:
+            dense = cells[0][index]
+            marked = replace(dense, text=dense.text + SILENT, warns=True)
+            cells[0] = (*cells[0][:index], marked, *cells[0][index + 1 :])
+    return Table(columns, tuple(cells), tuple(row.families for row in found))
 
 
 def reading(study: Study) -> str:
@@ -97,6 +107,8 @@ def reading(study: Study) -> str:
     tasks, how = len(study.question.tasks), _times(study)
     if any(len(recipe.weights) for recipe in study.question.recipes):
         how = how.replace("Cache held after the prompt", "Weights held after a forward, cache held after the prompt")
+    if not all(scale.tells for scale in scales(study)):
+        how = f"{how} {SILENCE}"
     if not tasks or len(study.question.recipes) < 2:
         return how
     number = comparisons(study)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+import warnings
 
-from pith.core import InputError
+from pith.core import InputError, PithWarning
 from pith.core.words import digits
 from pith.tasks import Calibration, Quality, Task
+from pith.tasks.early import tells
 from pith.tasks.paired import paired
 
 
@@ -29,7 +31,8 @@ def could_keep(task: Task, mine: Quality, dense: Quality, calibration: Calibrati
 
 
 def require_telling(task: Task, dense: Quality, calibration: Calibration) -> None:
-    """Refuses a task on which the dense model is no better than a guesser: no share of its score means anything.
+    """Raise an error for a task on which the dense model is no better than a guesser: no share of its score means
+    anything. Warn of one where its interval reaches down to chance.
 
     Raises:
         InputError: it is not.
@@ -38,7 +41,15 @@ def require_telling(task: Task, dense: Quality, calibration: Calibration) -> Non
     if dense.value <= chance if task.higher_is_better else not dense.value < chance:
         raise InputError(
             f"{task} tells nothing here: the dense model scores {digits(dense.value)} and chance {digits(chance)}; "
-            "name another task"
+            "name another task, a shorter --length, or --chat"
+        )
+    if not tells(task, dense, calibration):
+        warnings.warn(
+            f"{task} tells little here: the dense model's {digits(dense.value)} ({digits(dense.low)} to "
+            f"{digits(dense.high)}) cannot be told from chance ({digits(chance)}) by {dense.n} examples; use a larger "
+            "--count, a shorter --length, or --chat",
+            PithWarning,
+            stacklevel=3,
         )
 
 

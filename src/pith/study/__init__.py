@@ -11,6 +11,7 @@ from pith.study.ray_cluster import RayWorkers
 from pith.study.record import Record, Settings, read_record, record, write_record
 from pith.study.store import Store
 from pith.study.team import Team, Workers
+from pith.study.telling import Telling
 
 __all__ = [
     "Elsewhere",
@@ -24,6 +25,7 @@ __all__ = [
     "Store",
     "Study",
     "Team",
+    "Telling",
     "Watch",
     "Workers",
     "ask",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 from pith.core import ModelError, Recipe
@@ -12,6 +14,7 @@ from pith.measure.seconds import RUNS
 from pith.models import Loaded, load, model_hash
 from pith.models.locate import is_local
 from pith.models.smaller import smaller
+from pith.study.telling import Telling
 from pith.tasks import Calibration, Task
 from pith.weights import Source
 
@@ -28,6 +31,7 @@ class Here:
         progress: told how each piece goes on.
         runs: pairs of timed runs; 0 times nothing.
         peak: whether to look for the peak of memory too.
+        telling: says which tasks the dense model cannot do; None says nothing.
     """
 
     loaded: Loaded
@@ -37,6 +41,8 @@ class Here:
     progress: Progress | None = None
     runs: int = RUNS
     peak: bool = False
+    telling: Telling | None = None
+    _calibrations: dict[str, Calibration] = field(default_factory=dict, repr=False)
 
     def costs(self, recipe: Recipe) -> Costs:
         """Bytes and seconds of a recipe."""
@@ -47,7 +53,12 @@ class Here:
 
     def answer(self, recipe: Recipe, task: Task) -> Answer:
         """What a task finds of a recipe."""
-        return answer(self.loaded, recipe, task, batch_size=self.batch_size, progress=self.progress)
+        if len(recipe) or self.telling is None:
+            return answer(self.loaded, recipe, task, batch_size=self.batch_size, progress=self.progress)
+        early, final = (partial(f, task, self.calibrate(task)) for f in (self.telling.early, self.telling.final))
+        found = answer(self.loaded, recipe, task, batch_size=self.batch_size, progress=self.progress, early=early)
+        final(found.quality)
+        return found
 
     def calibrate(self, task: Task) -> Calibration:
         """What an oracle and a guesser score on a task.
@@ -55,8 +66,10 @@ class Here:
         Raises:
             InputError: the task needs more tokens than the model reads, or cannot be made.
         """
-        task.check_length(self.loaded.model)  # making examples of a length that no model reads may take minutes
-        return task.calibrate(self.loaded.tokenizer)
+        if str(task) not in self._calibrations:
+            task.check_length(self.loaded.model)  # making examples of a length that no model reads may take minutes
+            self._calibrations[str(task)] = task.calibrate(self.loaded.tokenizer)
+        return self._calibrations[str(task)]
 
     def prepare(self, recipe: Recipe) -> None:
         """Makes the model with a recipe's weights, and keeps it where the others find it."""
@@ -103,4 +116,10 @@ class Elsewhere:
         found = model_hash(loaded.model)
         if found != self.weights:
             raise ModelError(f"{self.name!r} is another model for a worker: its hash is {found}, not {self.weights}")
-        return Here(loaded, length=1, batch_size=self.batch_size, seed=0)
+        telling = Telling(loaded, _say, self.batch_size)
+        return Here(loaded, length=1, batch_size=self.batch_size, seed=0, telling=telling)
+
+
+def _say(line: str) -> None:
+    """Say a line on stderr: a worker's warnings reach nobody."""
+    print(line, file=sys.stderr, flush=True)

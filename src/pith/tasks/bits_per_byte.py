@@ -42,14 +42,14 @@ class BitsPerByte(Windows):
             InputError: the scored tokens hold no whole character.
         """
         edges, bits = self.edges(), losses / math.log(2)
-        held = self.bytes(tokenizer)
+        held = self.bytes(tokenizer)[: len(losses)]
         if not held.sum():
             raise InputError(f"{self.name}: scored={self.scored} tokens hold no whole character; allowed are more")
-        scores = (bits.sum(dim=1) / (held.sum() / self.count)).tolist()
+        scores = (bits.sum(dim=1) / (held.sum() / len(losses))).tolist()
         value = float(bits.sum() / held.sum())
         points = zip(pairwise(edges), held.sum(dim=0).tolist(), strict=True)
         curve = tuple((self.length + a, float(bits[:, a:b].sum()) / size) for (a, b), size in points if size)
-        return Quality(value, *t_interval(scores), self.count, tuple(scores), curve=curve)
+        return Quality(value, *t_interval(scores), len(scores), tuple(scores), curve=curve)
 
     def bytes(self, tokenizer: Any) -> Int[Tensor, "count bins"]:
         """The bytes that end in each stretch of each window's scored tokens."""

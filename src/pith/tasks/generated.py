@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 from pith.core import InputError, param
 from pith.models import Subject, require_positions
 from pith.tasks.base import Calibration, Progress, Quality, Query, Task
+from pith.tasks.early import heard
 from pith.tasks.generate import Example
 from pith.tasks.greedy import Prompt, greedy
 from pith.tasks.room import Room
@@ -104,7 +105,8 @@ class Generated(Task):
         longest = max(len(p.context) + len(p.question) + p.most for p in prompts)
         require_positions(subject.model, longest, f"{self.name}: length={self.length} with its reply")
         with subject.applied() as model:
-            replies = greedy(model, subject.tokenizer, prompts, self.query, batch_size, progress)
+            hear = heard(progress, self.count, lambda index, reply: score(examples[index], reply, self._match))
+            replies = greedy(model, subject.tokenizer, prompts, self.query, batch_size, progress, hear)
         scores = tuple(score(e, reply, self._match) for e, reply in zip(examples, replies, strict=True))
         low, high = share_interval(scores)
         depths = tuple(e.depth for e in examples if e.depth is not None)

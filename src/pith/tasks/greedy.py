@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 from typing import Any
@@ -69,6 +69,7 @@ def greedy(
     query: Query = "aware",
     batch_size: int = 8,
     progress: Progress | None = None,
+    heard: Callable[[Mapping[int, str]], None] | None = None,
 ) -> list[str]:
     """What the model answers to each prompt, as text.
 
@@ -84,6 +85,7 @@ def greedy(
         batch_size: prompts that are read at once. Questions of one length are read together, because padding between
             context and question would be seen.
         progress: told how it goes on.
+        heard: given the answers of each batch, by the indices of their prompts.
 
     Raises:
         InputError: a prompt has no tokens, or an "agnostic" one has no context or no question.
@@ -99,6 +101,8 @@ def greedy(
             for stop in prompts[index].stop:
                 text = text.partition(stop)[0]
             texts[index] = text
+        if heard:
+            heard({index: texts[index] for index in batch})
         done += len(batch)
         if progress:
             progress(done, len(prompts))

@@ -15,6 +15,7 @@ from pith.core import InputError, param, read_text, shown
 from pith.models import Subject, require_positions
 from pith.tasks.base import Calibration, Progress, Quality, Query, Task
 from pith.tasks.chat import encode_chat
+from pith.tasks.early import heard
 from pith.tasks.greedy import Prompt, greedy
 from pith.tasks.scoring import share_interval
 
@@ -77,7 +78,10 @@ class GSM8K(Task):
         what = f"{self.name}: shots={self.shots} with max_new_tokens={self.max_new_tokens}"
         require_positions(subject.model, longest + self.max_new_tokens, what)
         with subject.applied() as model:
-            replies = greedy(model, subject.tokenizer, prompts, batch_size=batch_size, progress=progress)
+            hear = heard(progress, self.count, lambda index, reply: self.score(reply, problems[index]))
+            replies = greedy(
+                model, subject.tokenizer, prompts, batch_size=batch_size, progress=progress, heard=hear
+            )  # fmt: skip
         scores = [self.score(reply, problem) for reply, problem in zip(replies, problems, strict=True)]
         return Quality(sum(scores) / self.count, *share_interval(scores), self.count, tuple(scores))
 

@@ -39,4 +39,4 @@ class Perplexity(Windows):
         mean, (low, high) = losses.mean(), t_interval(scores)
         value, low, high = torch.tensor([mean, low, high]).double().exp().tolist()
         curve = tuple((self.length + a, float(losses[:, a:b].mean())) for a, b in pairwise(self.edges()))
-        return Quality(value, low, high, self.count, tuple(scores), curve=curve)
+        return Quality(value, low, high, len(scores), tuple(scores), curve=curve)

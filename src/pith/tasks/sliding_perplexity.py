@@ -16,6 +16,7 @@ from torch import Tensor
 from pith.core import InputError, PithWarning, param
 from pith.models import Subject, require_positions
 from pith.tasks.base import Calibration, Progress, Quality, Task
+from pith.tasks.early import show
 from pith.tasks.interval import t_interval
 from pith.tasks.stream import Stream, not_finite
 from pith.tasks.text import beginning, tokens_of
@@ -86,6 +87,7 @@ class SlidingPerplexity(Task):
                 rows = torch.stack([tokens[begin:end] for begin, _, end in batch]).to(model.device)
                 losses.append(self._losses(model, rows, batch[0][1] - batch[0][0]).flatten().double().cpu())
                 read += len(batch)
+                show(progress, read, len(windows), lambda: self._quality(torch.cat(losses)))
                 if progress:
                     progress(read, len(windows))
         return self._quality(torch.cat(losses))

@@ -18,6 +18,7 @@ from torch import Tensor
 from pith.core import InputError, param, read_text
 from pith.models import Subject, require_positions
 from pith.tasks.base import Calibration, Progress, Quality, Task
+from pith.tasks.early import show
 from pith.tasks.heldout import heldout_text
 from pith.tasks.stream import Stream, not_finite
 from pith.tasks.text import beginning, tokens_of
@@ -52,7 +53,7 @@ class Windows(Task):
 
     @abstractmethod
     def quality(self, losses: Float[Tensor, "count scored"], tokenizer: Any) -> Quality:
-        """The score of negative log-likelihoods, in nats, of every scored token."""
+        """The score of negative log-likelihoods, in nats, of every scored token of the first windows, or of all."""
 
     def check_length(self, model: Any) -> None:
         """Raise an error if a window is longer than the model's positions.
@@ -75,8 +76,10 @@ class Windows(Task):
             for start in range(0, self.count, batch_size):
                 batch = windows[start : start + batch_size].to(model.device)
                 losses.append(self._losses(model, batch).double().cpu())
+                done = min(start + batch_size, self.count)
+                show(progress, done, self.count, lambda: self.quality(torch.cat(losses), subject.tokenizer))
                 if progress:
-                    progress(min(start + batch_size, self.count), self.count)
+                    progress(done, self.count)
         return self.quality(torch.cat(losses), subject.tokenizer)
 
     def calibrate(self, tokenizer: Any) -> Calibration:

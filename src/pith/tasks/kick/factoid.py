@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 from pith.core import param
 from pith.models import Subject
 from pith.tasks.base import Calibration, Progress, Quality, Query, Task
+from pith.tasks.early import heard
 from pith.tasks.greedy import Prompt, greedy
 from pith.tasks.kick.facts import Fact, drawn, facts
 from pith.tasks.scoring import share_interval
@@ -48,7 +49,10 @@ class KickFactoid(Task):
         asked = drawn(self.name, self.count, self.seed)
         prompts = [_prompt(subject.tokenizer, fact) for fact in asked]
         with subject.applied() as model:
-            replies = greedy(model, subject.tokenizer, prompts, batch_size=batch_size, progress=progress)
+            hear = heard(progress, self.count, lambda index, reply: score(reply, asked[index]))
+            replies = greedy(
+                model, subject.tokenizer, prompts, batch_size=batch_size, progress=progress, heard=hear
+            )  # fmt: skip
         scores = tuple(score(reply, fact) for reply, fact in zip(replies, asked, strict=True))
         return Quality(fmean(scores), *share_interval(scores), self.count, scores)
 
