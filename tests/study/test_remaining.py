@@ -8,6 +8,7 @@ import pytest
 
 from pith.measure.run import SPEED
 from pith.study.remaining import Piece, Remaining, pieces
+from pith.tasks import parse_tasks
 from study.fakes import question
 
 PIECES = [Piece(recipe, what, tokens) for recipe in "abc" for what, tokens in ((SPEED, 400.0), ("needle", 1000.0))]
@@ -98,3 +99,9 @@ def test_the_pieces_of_a_question_are_its_costs_and_tasks() -> None:
         ("dense", "bytes"), ("dense", str(asked.tasks[0])), ("dense", str(asked.tasks[1])),
     ]  # fmt: skip
     assert found[1].tokens > 50 * 2048
+
+
+def test_tasks_of_all_examples_have_an_estimate_too() -> None:
+    asked = question("snapkv", tasks=tuple(parse_tasks("sliding_perplexity(length=64),lm_eval:arc_easy")))
+    found = pieces(asked, [(asked.recipes[0], task) for task in asked.tasks], 8)
+    assert all(piece.tokens >= 50 * 64 for piece in found)

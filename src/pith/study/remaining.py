@@ -159,6 +159,7 @@ def _work(question: Question, task: Task | None, batch_size: int) -> float:
     """Return a piece's work: tokens that are read, and decoding steps as so many of them."""
     if task is None:
         return max(2 * _runs(question), 1) * (int(question.costs["length"]) + STEP * DECODED)
-    count, length = int(getattr(task, "count", 50)), int(getattr(task, "length", 512))
-    steps = getattr(task, "scored", 48 if getattr(task, "chat", False) else 8) / getattr(task, "chunk", 1)
+    # a task without a number of examples, or with none for all of them, is taken for one of usual size
+    count, length = getattr(task, "count", None) or 50, getattr(task, "length", None) or 512
+    steps = getattr(task, "scored", 48 if getattr(task, "chat", False) else 8) / (getattr(task, "chunk", None) or 1)
     return count * length + -(-count // batch_size) * steps * STEP
