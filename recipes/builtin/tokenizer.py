@@ -7,6 +7,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, 
 from transformers import PreTrainedTokenizerFast
 
 from pith.tasks import generate
+from pith.tasks.language import KEY
 from pith.tasks.words import KEY_WORDS
 
 VOCABULARY = 4096
@@ -45,4 +46,5 @@ def train_tokenizer(corpus: dict[str, list[str]]) -> PreTrainedTokenizerFast:
         pad_token="<pad>",
         model_max_length=4096,
         clean_up_tokenization_spaces=False,
+        **{KEY: "pith"},
     )

@@ -108,7 +108,7 @@ def test_lengths_that_cannot_be_are_refused() -> None:
 
 
 def test_a_length_that_the_reference_does_not_fill_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pith.tasks.needle.heldout_text", lambda: "A line. And another.\n" * 20)
+    monkeypatch.setattr("pith.tasks.room.heldout_text", lambda: "A line. And another.\n" * 20)
     with pytest.raises(InputError, match="needle: length=4000 is not filled; allowed is at most"):
         Needle(length=4000, count=1).run(oracle())
 

@@ -7,7 +7,7 @@ from random import Random
 from typing import ClassVar
 
 from pith.core import param
-from pith.tasks import generate
+from pith.tasks import english, generate
 from pith.tasks.generated import Generated
 from pith.tasks.room import Room
 
@@ -19,8 +19,10 @@ MOST = 50_000
 class Copying(Generated):
     """How often the model repeats a list of words: the share of lists that it goes on with exactly.
 
-    The context is nothing but lists such as " List: apple river canoe.", in which no word comes twice; the prompt ends
-    in the first word of one of them. A guesser goes on with any of the lists. The interval is Wilson's.
+    The context is nothing but lists such as "One list reads: apple, river, canoe.", in which no word comes twice; the
+    prompt ends in the first word of one of them. A guesser continues with any of the lists. The interval is Wilson's.
+
+    In the language "pith" lists are " List: apple river canoe.".
     """
 
     metric: ClassVar[str] = "share of exact answers"
@@ -33,14 +35,16 @@ class Copying(Generated):
         state = rng.random()
 
         def build(lists: int) -> generate.Example:
-            return self._lists(Random(state), lists)
+            return self._lists(Random(state), lists, room)
 
         return room.fixed(build(self.lists)) if self.lists else room.filled(build, 1, MOST // self.words)
 
-    def _lists(self, rng: Random, lists: int) -> generate.Example:
+    def _lists(self, rng: Random, lists: int, room: Room) -> generate.Example:
         words = generate.names(rng, lists * self.words)
         said = [words[i * self.words : (i + 1) * self.words] for i in range(lists)]
         asked = rng.randrange(lists)
+        if room.language == "english":
+            return english.copying(said, asked)
         return generate.Example(
             context="".join(f" List: {' '.join(one)}." for one in said),
             question=f"\nRecall: List: {said[asked][0]}",

@@ -8,6 +8,9 @@ from random import Random
 
 _SENTENCE_END = re.compile(r"(?<=[.:;!?])(?=\s)")
 
+_MOST = 2**26
+"""Characters of a haystack at most."""
+
 NOISE = " The rain comes down. The clouds go by. The day grows long. We walk on and we rest."
 """Sentences that are said again and again where a haystack is to be as plain as can be."""
 
@@ -17,6 +20,27 @@ def stretch(rng: Random, haystack: str, size: int) -> str:
     start = haystack.find("\n", rng.randrange(max(len(haystack), 1))) + 1
     doubled = haystack[start:] + haystack[:start]
     return doubled[:size]
+
+
+def passages(rng: Random, haystack: str, size: int) -> str:
+    """Cut ``size`` characters that begin at a random paragraph of the haystack.
+
+    At its end the text continues at its beginning; when all of it was taken, its paragraphs follow again, in a random
+    order. A paragraph is a line.
+
+    Args:
+        rng: source of chance.
+        haystack: the text; one without any word gives an empty text.
+        size: how many characters, at most 2**26.
+    """
+    lines = [line for line in haystack.split("\n") if line.strip()]
+    start = rng.randrange(max(len(lines), 1))
+    taken, length, order = [], 0, lines[start:] + lines[:start]
+    while lines and length < min(size, _MOST):
+        taken += order
+        length += sum(map(len, order)) + len(order)
+        order = rng.sample(lines, len(lines))
+    return "\n".join(taken)[: min(size, _MOST)]
 
 
 def noise(size: int) -> str:

@@ -1,8 +1,9 @@
 """Seeded generators of retrieval tasks in words; training of the built-in model and evaluation share them.
 
-All tasks speak one small language: facts such as `` apple is 4821.``, and a question line
-``\\nRecall: apple is`` whose answer is `` 4821``. Nothing but the given ``random.Random`` is a source
-of chance, so equal seeds give equal examples.
+The tasks have two wordings. This module holds the language of the built-in model, `language="pith"`: facts such
+as `` apple is 4821.``, and a question line ``\\nRecall: apple is`` whose answer is `` 4821``. `pith.tasks.english` has
+the plain English that every other model reads. Nothing but the given ``random.Random`` is a source of chance, so equal
+seeds give equal examples.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,7 +16,7 @@ from pith.tasks.words import KEY_WORDS
 
 @dataclass(frozen=True)
 class Example:
-    """One task instance: a model reads ``context + question`` and should go on with ``answer``.
+    """One task instance: a model reads ``context + question + lead`` and should continue with ``answer``.
 
     Attributes:
         context, question: what is read.
@@ -25,6 +26,8 @@ class Example:
         candidates: what one who knows the form of such an answer could name for each part; empty where nothing in the
             example narrows it down.
         depth: where the answer stands in the context, 0 the beginning and 1 the end, where it stands at one place.
+        start: the beginning of the answer, which the model reads behind the question; empty where the answer has none,
+            and None where the question itself ends as the answer begins.
     """
 
     context: str
@@ -33,6 +36,12 @@ class Example:
     answers: tuple[str, ...] = ()
     candidates: tuple[str, ...] = ()
     depth: float | None = None
+    start: str | None = None
+
+    @property
+    def lead(self) -> str:
+        """The text between question and answer in a plain prompt; in a chat the template takes its place."""
+        return "" if self.start is None else f"\nAnswer: {self.start}".rstrip()
 
     @property
     def parts(self) -> tuple[str, ...]:
@@ -40,23 +49,25 @@ class Example:
         return self.answers or (self.answer.strip(),)
 
 
-def value(rng: Random) -> str:
-    """Draw a four-digit number as text, the kind of value that facts hold."""
-    return str(rng.randrange(1000, 10000))
+def value(rng: Random, digits: int = 4) -> str:
+    """Draw a number of ``digits`` digits as text, the kind of value that facts hold."""
+    return str(rng.randrange(10 ** (digits - 1), 10**digits))
 
 
-def names(rng: Random, count: int, apart_from: str = "") -> list[str]:
+def names(rng: Random, count: int, apart_from: str = "", stated: str = " {} is") -> list[str]:
     """Draw ``count`` distinct names: key words, and pairs such as ``apple-river`` beyond the number of those.
 
     Args:
         rng: source of chance.
         count: how many.
-        apart_from: a text around them; a word that it puts before "is" would make questions ambiguous, and is none.
+        apart_from: a text around them; a word of which it states something would make questions ambiguous, and is not
+            drawn.
+        stated: how the text would do so; the word takes the place of the braces.
 
     Raises:
         ValueError: there are not so many.
     """
-    words = [word for word in KEY_WORDS if f" {word} is" not in apart_from]
+    words = [word for word in KEY_WORDS if not apart_from or stated.format(word) not in apart_from]
     if count <= len(words):
         return rng.sample(words, count)
     size, more = len(words), count - len(words)
@@ -96,15 +107,20 @@ def variable_tracking(rng: Random, chains: int = 2, hops: int = 2) -> Example:
     return chained(*assignments(rng, chains, hops), rng)
 
 
-def assignments(rng: Random, chains: int, hops: int) -> tuple[list[str], list[list[str]]]:
-    """The facts of ``chains`` chains of ``hops`` assignments, interleaved, and each chain from its last name down."""
+def assignments(
+    rng: Random, chains: int, hops: int, state: Callable[[str, str], str] = fact
+) -> tuple[list[str], list[list[str]]]:
+    """The facts of ``chains`` chains of ``hops`` assignments, interleaved, and each chain from its last name down.
+
+    ``state`` writes a fact as a sentence.
+    """
     words = names(rng, chains * hops)
     queues: list[list[str]] = []
     steps: list[list[str]] = []
     for chain in range(chains):
         own = words[chain * hops : (chain + 1) * hops]
         contents = [value(rng), *own[:-1]]
-        queues.append(list(map(fact, own, contents)))
+        queues.append(list(map(state, own, contents)))
         steps.append([own[-1], *reversed(contents)])
     sentences: list[str] = []
     while queues:
@@ -134,6 +150,7 @@ def needle(
     length: int,
     depth: float,
     keys: int = 4,
+    cut: Callable[[Random, str, int], str] = stretch,
 ) -> Example:
     """Hide ``keys`` facts in a random stretch of ``haystack`` and ask for one of them.
 
@@ -144,6 +161,7 @@ def needle(
         length: most tokens that context, question and answer may have together; the example comes close.
         depth: where the asked fact stands: 0 at the beginning, 1 at the end of the filler.
         keys: number of facts; those not asked stand at random places.
+        cut: takes a stretch of about so many characters from the haystack.
 
     Raises:
         ValueError: for a depth outside [0, 1], or when facts and question alone exceed ``length``.
@@ -155,7 +173,7 @@ def needle(
     places = [depth, *(rng.random() for _ in others)]
     facts = list(map(fact, [asked, *others], values))
     example = Example("", recall(asked), " " + values[0], candidates=tuple(values), depth=depth)
-    filler = stretch(rng, haystack, length * 8)
+    filler = cut(rng, haystack, length * 8)
 
     def build(size: int) -> Example:
         return replace(example, context=insert(filler[:size], facts, places))

@@ -9,18 +9,20 @@ from functools import lru_cache
 from random import Random
 from typing import Any, ClassVar
 
-from pith.core import InputError, param
+from pith.core import InputError, param, read_text
 from pith.models import Subject, require_positions
 from pith.tasks.base import Calibration, Progress, Quality, Query, Task
 from pith.tasks.early import heard
 from pith.tasks.generate import Example
 from pith.tasks.greedy import Prompt, greedy
+from pith.tasks.language import Language, Spoken, language_of
+from pith.tasks.prose import prose_text
 from pith.tasks.room import Room
 from pith.tasks.scoring import Match, calibration, score, share_interval
 from pith.tasks.text import encode
 
-TALK = 48
-"""Tokens that a reply in a chat may have beside its answer."""
+TALK, BRIEF = 48, 8
+"""Tokens that a reply in a chat may have beside its answer, and those where the prompt holds the answer's beginning."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +44,9 @@ class Generated(Task):
     query: Query = param("aware", "whether the cache is made smaller with the question in sight, or before it is known")
     chat: bool = param(
         False, "whether the tokenizer's chat template comes on top; a reply then only has to hold the answer"
+    )
+    language: Language = param(
+        "auto", "plain English, or pith, in which the built-in model was trained; auto takes pith for that model only"
     )
 
     @abstractmethod
@@ -72,7 +77,12 @@ class Generated(Task):
         Raises:
             InputError: there can be no such examples; the message says why.
         """
-        return _examples(dataclasses.replace(self, query="aware", chat=False), tokenizer)
+        spoken = self.spoken(tokenizer)
+        return _examples(dataclasses.replace(self, query="aware", chat=False, language=spoken), tokenizer)
+
+    def spoken(self, tokenizer: Any) -> Spoken:
+        """Return the language in which the questions are worded for the tokenizer's model."""
+        return language_of(tokenizer) if self.language == "auto" else self.language
 
     def prompts(self, tokenizer: Any) -> list[Prompt]:
         """What is read for each question, as tokens.
@@ -81,7 +91,14 @@ class Generated(Task):
             InputError: as of `examples`, or the tokenizer has no chat template.
         """
         return [
-            Prompt.of(tokenizer, e.context, e.question, self._most(tokenizer, e), self.chat)
+            Prompt.of(
+                tokenizer,
+                e.context,
+                e.question,
+                self._most(tokenizer, e),
+                self.chat,
+                (e.start or "") if self.chat else e.lead,
+            )
             for e in self.examples(tokenizer)
         ]
 
@@ -128,9 +145,9 @@ class Generated(Task):
 
     def _most(self, tokenizer: Any, example: Example) -> int:
         """The tokens of a reply: those of the answer, and more where it may be worded in another way."""
-        prompt = example.context + example.question
+        prompt = example.context + example.question + example.lead
         whole, read = (len(encode(tokenizer, text)) for text in (prompt + example.answer, prompt))
-        return max(whole - read, 1) * self.wordy + (TALK if self.chat else 0)
+        return max(whole - read, 1) * self.wordy + (0 if not self.chat else BRIEF if example.start else TALK)
 
 
 def default(task: type[Task], name: str, value: Any) -> Any:
@@ -141,7 +158,9 @@ def default(task: type[Task], name: str, value: Any) -> Any:
 
 @lru_cache(maxsize=32)  # a comparison asks many recipes the same questions, and making them costs seconds
 def _examples(task: Generated, tokenizer: Any) -> tuple[Example, ...]:
-    room = Room(task.name, task.length, lambda text: len(encode(tokenizer, text)), task.wordy)
+    spoken, file = task.spoken(tokenizer), getattr(task, "haystack", None)
+    text = read_text(file, label=f"{task.name}: haystack=") if file else prose_text() if spoken == "english" else None
+    room = Room(task.name, task.length, lambda text: len(encode(tokenizer, text)), task.wordy, spoken, text)
 
     def draw(index: int) -> Example:
         try:

@@ -43,7 +43,7 @@ class Prompt:
     stop: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, tokenizer: Any, context: str, question: str, most: int, chat: bool = False) -> Prompt:
+    def of(cls, tokenizer: Any, context: str, question: str, most: int, chat: bool = False, start: str = "") -> Prompt:
         """The prompt of two texts.
 
         Args:
@@ -52,11 +52,12 @@ class Prompt:
                 the border between them is the question's.
             most: the most tokens that the answer may have.
             chat: whether both stand as the user's words in the tokenizer's chat template.
+            start: the beginning of the answer, which the model reads too; in a chat its own message begins with it.
 
         Raises:
             InputError: a text cannot be encoded, or the tokenizer has no chat template that can write these texts.
         """
-        head, whole = (_in_template if chat else _plain)(tokenizer, context, question)
+        head, whole = (_in_template if chat else _plain)(tokenizer, context, question, start)
         common = takewhile(lambda pair: pair[0] == pair[1], zip(head, whole, strict=False))
         border = sum(1 for _ in common)
         return cls(tuple(whole[:border]), tuple(whole[border:]), most)
@@ -222,16 +223,16 @@ def _padded(rows: Sequence[Sequence[int]], pad: int, device: Any) -> tuple[Tenso
     return ids.to(device), mask.to(device)
 
 
-def _plain(tokenizer: Any, context: str, question: str) -> tuple[list[int], list[int]]:
-    return encode(tokenizer, context), encode(tokenizer, context + question)
+def _plain(tokenizer: Any, context: str, question: str, start: str) -> tuple[list[int], list[int]]:
+    return encode(tokenizer, context), encode(tokenizer, context + question + start)
 
 
-def _in_template(tokenizer: Any, context: str, question: str) -> tuple[list[int], list[int]]:
+def _in_template(tokenizer: Any, context: str, question: str, start: str) -> tuple[list[int], list[int]]:
     text = render_chat(tokenizer, [{"role": "user", "content": context + question}])
-    name, asked = type(tokenizer).__name__, question.rstrip()
+    name, asked = type(tokenizer).__name__, question.strip() if not context else question.rstrip()
     if text.count(asked) != (context + question).count(asked):
         raise InputError(f"the chat template of {name} does not write a message once as it is; allowed is chat=False")
-    require_plain(tokenizer, context + question)
-    head = text[: text.rindex(asked)]
+    require_plain(tokenizer, context + question + start)
+    head, text = text[: text.rindex(asked)], text + start
     # the template has written special tokens, also those that begin a sequence
     return encode(tokenizer, head, begin=False, markup=True), encode(tokenizer, text, begin=False, markup=True)

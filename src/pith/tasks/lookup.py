@@ -7,7 +7,7 @@ from random import Random
 from typing import ClassVar
 
 from pith.core import param
-from pith.tasks import generate
+from pith.tasks import english, generate
 from pith.tasks.generated import Generated
 from pith.tasks.room import Room
 
@@ -19,8 +19,10 @@ MOST = 50_000
 class Lookup(Generated):
     """How often the model gives the value of a key: the share of questions that greedy decoding answers exactly.
 
-    The context is nothing but facts such as " apple is 4821.", each with a key of its own, so every one of them looks
-    like the one that is asked for. The interval is Wilson's.
+    The context is nothing but facts such as "The apple is number 4821.", each with a key of its own, so
+    every one of them looks like the one that is asked for. The interval is Wilson's.
+
+    In the language "pith" facts are " apple is 4821.", of which more fit.
     """
 
     metric: ClassVar[str] = "share of exact answers"
@@ -32,6 +34,7 @@ class Lookup(Generated):
         state = rng.random()
 
         def build(pairs: int) -> generate.Example:
-            return generate.lookup(Random(state), pairs)
+            draw = generate.lookup if room.language == "pith" else english.lookup
+            return draw(Random(state), pairs)
 
         return room.fixed(build(self.pairs)) if self.pairs else room.filled(build, 1, MOST)

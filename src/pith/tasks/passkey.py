@@ -7,7 +7,7 @@ from random import Random
 from typing import ClassVar
 
 from pith.core import param
-from pith.tasks import generate
+from pith.tasks import english, generate
 from pith.tasks.generated import Generated
 from pith.tasks.room import Room
 
@@ -16,9 +16,11 @@ from pith.tasks.room import Room
 class Passkey(Generated):
     """How often the model finds the only number in a text: the share of questions that greedy decoding answers exactly.
 
-    " passkey is 4821." stands at some place between a few sentences that are said again and again, as in the passkey
-    retrieval of landmark attention (Mohtashami and Jaggi, arXiv 2305.16300). There is nothing to mistake it for, so a
-    guesser would have to make it up. The interval is Wilson's.
+    "The pass key is 4821." stands, said twice, at some place between a few sentences that are repeated all along, as in
+    the passkey retrieval of landmark attention (Mohtashami and Jaggi, arXiv 2305.16300). There is nothing to mistake it
+    for, so a guesser would have to make it up. The interval is Wilson's.
+
+    In the language "pith" the fact is " passkey is 4821.".
     """
 
     metric: ClassVar[str] = "share of exact answers"
@@ -32,5 +34,9 @@ class Passkey(Generated):
         """A number in noise."""
         depth = rng.random() if self.depth is None else self.depth
         number = "".join([str(rng.randrange(1, 10)), *(str(rng.randrange(10)) for _ in range(self.digits - 1))])
-        example = generate.Example("", generate.recall("passkey"), f" {number}", depth=depth)
-        return room.hidden(rng, example, [generate.fact("passkey", number)], [depth], plain=True)
+        if room.language == "pith":
+            example = generate.Example("", generate.recall("passkey"), f" {number}", depth=depth)
+            fact = generate.fact("passkey", number)
+        else:
+            example, fact = english.passkey(number, depth)
+        return room.hidden(rng, example, [fact], [depth], plain=True)

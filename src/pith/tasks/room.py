@@ -1,4 +1,4 @@
-"""The room that an example has: so many tokens, which it fills as far as it can."""
+"""The room that an example has: its tokens, which it fills as far as it can, its language and its haystack."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from dataclasses import dataclass, replace
 from random import Random
 
 from pith.core import InputError
-from pith.tasks.filler import insert, largest, noise, stretch
+from pith.tasks.filler import insert, largest, noise, passages, stretch
 from pith.tasks.generate import Example
 from pith.tasks.heldout import heldout_text
+from pith.tasks.language import Spoken
 
 FILLED = 0.95
 """The share of its length that an example fills at least."""
@@ -24,16 +25,30 @@ class Room:
         length: the tokens.
         count: the number of tokens of a text.
         wordy: how many times as long as the answer a reply may be.
+        language: in which language the example is worded.
+        haystack: the text in which facts are hidden; None is Python's language reference.
     """
 
     owner: str
     length: int
     count: Callable[[str], int]
     wordy: int = 1
+    language: Spoken = "pith"
+    haystack: str | None = None
+
+    @property
+    def text(self) -> str:
+        """The text in which facts are hidden."""
+        return heldout_text() if self.haystack is None else self.haystack
+
+    @property
+    def cut(self) -> Callable[[Random, str, int], str]:
+        """Take a stretch of about so many characters from the text."""
+        return stretch if self.haystack is None else passages
 
     def size(self, example: Example) -> int:
         """The example's tokens, with those of its longest reply."""
-        return self.count(example.context + example.question + example.answer * self.wordy)
+        return self.count(example.context + example.question + example.lead + example.answer * self.wordy)
 
     def fits(self, example: Example) -> bool:
         """Whether the example is within the length."""
@@ -84,16 +99,16 @@ class Room:
 
         Args:
             rng: source of chance.
-            example: its question and its answer; its context is not looked at.
+            example: its question and its answer; what its context holds stands before the filler.
             facts, places: sentences, and where they stand: 0 is the beginning, 1 the end.
-            plain: whether the filler is a few sentences said again and again, and not a stretch of held-out text.
+            plain: whether the filler is a few sentences said again and again, and not a stretch of the haystack.
 
         Raises:
-            InputError: the facts do not fit, or the held-out text does not fill the length.
+            InputError: the facts do not fit, or the text does not fill the length.
         """
-        text = noise(self.length * 8) if plain else stretch(rng, heldout_text(), self.length * 8)
+        text = noise(self.length * 8) if plain else self.cut(rng, self.text, self.length * 8)
 
         def build(size: int) -> Example:
-            return replace(example, context=insert(text[:size], facts, places, in_order=True))
+            return replace(example, context=example.context + insert(text[:size], facts, places, in_order=True))
 
         return self.filled(build, 0, len(text), near=None)

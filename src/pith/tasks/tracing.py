@@ -7,7 +7,7 @@ from random import Random
 from typing import ClassVar
 
 from pith.core import param
-from pith.tasks import generate
+from pith.tasks import english, generate
 from pith.tasks.generated import Generated
 from pith.tasks.room import Room
 
@@ -19,8 +19,11 @@ MOST = 50_000
 class Tracing(Generated):
     """How often the model follows a chain down to its number: the share of chains that it spells exactly.
 
-    The context is nothing but assignments of several chains, interleaved: " apple is 4821. river is apple."; asked for
-    river, the answer is "apple is 4821". The interval is Wilson's.
+    The context is a worked example and then nothing but assignments of several chains, interleaved: "The apple has the
+    number 4821. The river has the same number as the apple."; asked for the river, the answer is "the apple, which has
+    the number 4821". In a chat the number alone is looked for. The interval is Wilson's.
+
+    In the language "pith" it is " apple is 4821. river is apple." and "apple is 4821", without a worked example.
     """
 
     metric: ClassVar[str] = "share of exact answers"
@@ -33,6 +36,7 @@ class Tracing(Generated):
         state = rng.random()
 
         def build(chains: int) -> generate.Example:
-            return generate.variable_tracking(Random(state), chains, self.hops)
+            draw = generate.variable_tracking if room.language == "pith" else english.variable_tracking
+            return draw(Random(state), chains, self.hops)
 
         return room.fixed(build(self.chains)) if self.chains else room.filled(build, 1, MOST // self.hops)

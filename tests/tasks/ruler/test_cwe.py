@@ -17,8 +17,8 @@ tokenizer = cache(lambda: builtin()[1])
 def test_the_answer_is_what_counting_gives(task: CWE) -> None:
     for example in task.examples(tokenizer()):
         counts = Counter(example.context.removeprefix(" List: ").removesuffix(".").split())
-        assert {word for word, times in counts.items() if times == task.often} == {*example.parts}
-        assert {times for word, times in counts.items() if word not in example.parts} == {task.seldom}
+        assert {word for word, times in counts.items() if times == (task.often or 30)} == {*example.parts}
+        assert {times for word, times in counts.items() if word not in example.parts} == {task.seldom or 3}
         assert len(example.parts) == task.common
         assert {*example.candidates} == {*counts}
         assert f" {task.common} words" in example.question

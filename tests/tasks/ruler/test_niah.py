@@ -72,7 +72,7 @@ def test_any_kind_can_be_asked_for() -> None:
         assert len(stated(example)) == 6
         assert len(asked(example)) == 2
         assert len(example.parts) == 4
-    among = Niah(length=400, count=3, keys=2, queries=2, haystack="needles")
+    among = Niah(length=400, count=3, keys=2, queries=2, filler="needles")
     assert all(len(asked(example)) == 2 for example in among.examples(tokenizer()))
 
 

@@ -36,5 +36,9 @@ class KickGeneration(Copying):
     def draw(self, rng: Random, room: Room) -> generate.Example:
         """Lists, one of which is asked for."""
         example = super().draw(rng, room)
-        said = tuple(word for one in example.candidates for word in one.split())
-        return dataclasses.replace(example, answers=tuple(example.answer.split()), candidates=said)
+        said = tuple(word for one in example.candidates for word in _words(one))
+        return dataclasses.replace(example, answers=tuple(_words(example.answer)), candidates=said)
+
+
+def _words(text: str) -> list[str]:
+    return text.replace(",", "").split()

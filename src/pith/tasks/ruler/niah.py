@@ -10,11 +10,10 @@ from typing import ClassVar, Literal
 from pith.core import InputError, param
 from pith.tasks import generate
 from pith.tasks.generated import Generated, default
-from pith.tasks.heldout import heldout_text
 from pith.tasks.room import Room
 from pith.tasks.scoring import Match
 
-Haystack = Literal["text", "noise", "needles"]
+Filler = Literal["text", "noise", "needles"]
 Key = Literal["word", "uuid"]
 Value = Literal["number", "uuid"]
 
@@ -26,12 +25,14 @@ MOST = 50_000
 class Niah(Generated):
     """How many of the asked values the model finds: the share of them that stand in its reply.
 
-    Facts such as " apple is 4821." are hidden at random places of a haystack: Python's language reference, a few
-    sentences said again and again, or nothing but other facts of the kind. A key may have several values, and several
-    keys may be asked for at once. The interval is Wilson's where every score is 0 or 1, else Student's.
+    Facts such as "One of the special numbers for apple is 4821507." are hidden at random places of a haystack: ordinary
+    prose, a few sentences repeated all along, or nothing but other facts of the kind. The prompt says so before the
+    text. A key may have several values, and several keys may be asked for at once. The interval is Wilson's where every
+    score is 0 or 1, else Student's.
 
-    Deviates from RULER (arXiv 2404.06654): its haystack of text is Paul Graham's essays, and its keys are an adjective
-    and a noun.
+    In the language "pith" facts are " apple is 4821.", and the text is Python's language reference.
+
+    Deviates from RULER (arXiv 2404.06654): its text is Paul Graham's essays, and its keys are an adjective and a noun.
     """
 
     metric: ClassVar[str] = "share of the answers found"
@@ -40,9 +41,12 @@ class Niah(Generated):
     keys: int = param(1, "different keys; in a haystack of needles, those that are asked for", ge=1, le=1000)
     values: int = param(1, "values of each key", ge=1, le=100)
     queries: int = param(1, "keys that are asked for", ge=1, le=100)
-    haystack: Haystack = param("text", "what the facts are hidden in")
+    filler: Filler = param("text", "what the facts are hidden in")
+    haystack: str | None = param(
+        None, "path of a text file for the filler text; none is Pith's prose, for pith Python's reference", file=True
+    )
     key: Key = param("word", "what keys are")
-    value: Value = param("number", "what values are: four digits, or a random identifier")
+    value: Value = param("number", "what values are: seven digits, four for pith, or a random identifier")
 
     def draw(self, rng: Random, room: Room) -> generate.Example:
         """Facts in a haystack; a guesser names values that stand in it."""
@@ -51,53 +55,87 @@ class Niah(Generated):
                 f"{self.name}: queries={self.queries} is not allowed; allowed are at most keys={self.keys}"
             )
         state = rng.random()
-        if self.haystack == "needles":
-            return room.filled(lambda more: self._among_needles(Random(state), more), 0, MOST)
-        keys = self._keys(rng, self.keys)
-        stated = [(key, self._value(rng)) for key in keys for _ in range(self.values)]
+        if self.filler == "needles":
+            return room.filled(lambda more: self._among_needles(Random(state), more, room), 0, MOST)
+        keys = self._keys(rng, self.keys, room)
+        stated = [(key, self._value(rng, room)) for key in keys for _ in range(self.values)]
         places = [rng.random() for _ in stated]
-        example = self._asked(stated, keys[: self.queries], places)
-        facts = [generate.fact(key, value) for key, value in stated]
-        return room.hidden(rng, example, facts, places, plain=self.haystack == "noise")
+        example = self._asked(stated, keys[: self.queries], places, room)
+        facts = [self._fact(key, value, room) for key, value in stated]
+        return room.hidden(rng, example, facts, places, plain=self.filler == "noise")
 
-    def _among_needles(self, rng: Random, more: int) -> generate.Example:
-        keys = self._keys(rng, self.keys + more)
-        stated = [(key, self._value(rng)) for key in keys for _ in range(self.values)]
+    def _among_needles(self, rng: Random, more: int, room: Room) -> generate.Example:
+        keys = self._keys(rng, self.keys + more, room)
+        stated = [(key, self._value(rng, room)) for key in keys for _ in range(self.values)]
         asked = keys[: self.queries]
         rng.shuffle(stated)
         places = [index / max(len(stated) - 1, 1) for index in range(len(stated))]
-        context = "".join(generate.fact(key, value) for key, value in stated)
-        return replace(self._asked(stated, asked, places), context=context)
+        example = self._asked(stated, asked, places, room)
+        facts = "".join(self._fact(key, value, room) for key, value in stated)
+        return replace(example, context=example.context + (facts.lstrip() if example.context else facts))
 
-    def _asked(self, stated: list[tuple[str, str]], asked: list[str], places: list[float]) -> generate.Example:
+    def _fact(self, key: str, value: str, room: Room) -> str:
+        if room.language == "pith":
+            return generate.fact(key, value)
+        return f" One of the special {self._things} for {key} is {value}."
+
+    def _asked(
+        self, stated: list[tuple[str, str]], asked: list[str], places: list[float], room: Room
+    ) -> generate.Example:
         """The question for some keys; the depth is known where one value is the answer."""
         found = {key: [(v, place) for (k, v), place in zip(stated, places, strict=True) if k == key] for key in asked}
         answers = [value for key in asked for value, _ in found[key]]
-        if len(answers) == 1:
-            question = generate.recall(asked[0])
-        elif len(asked) == 1:
-            question = f"\nRecall all {len(answers)} values: {asked[0]} is"
-        else:
-            question = f"\nRecall: {', '.join(asked)} are"
+        wording = _pith if room.language == "pith" else self._english
+        context, question, start = wording(asked, len(answers))
         return generate.Example(
-            context="",
+            context=context,
             question=question,
+            start=start,
             answer=" " + ", ".join(answers),
             answers=tuple(answers),
             candidates=tuple(value for _, value in stated),
             depth=found[asked[0]][0][1] if len(answers) == 1 else None,
         )
 
-    def _keys(self, rng: Random, count: int) -> list[str]:
+    @property
+    def _things(self) -> str:
+        return "numbers" if self.value == "number" else "identifiers"
+
+    def _english(self, asked: list[str], answers: int) -> tuple[str, str, str]:
+        """The instruction before the text, the question behind it and the beginning of the answer."""
+        things, some, verb = self._things, "Some", "are"
+        what, them = f"are all the special {things}", "them"
+        if answers == 1:
+            things, some, verb = things[:-1], "A", "is"
+            what, them = f"is the special {things}", "it"
+        names = asked[0] if len(asked) == 1 else f"{', '.join(asked[:-1])} and {asked[-1]}"
+        hidden = f"{some} special {things} {verb} hidden in the text below."
+        return (
+            f"{hidden} Remember {them}, because a question about {them} follows the text.\n",
+            f"\nWhat {what} for {names} in the text above?",
+            f"The special {things} for {names} in the text above {verb}",
+        )
+
+    def _keys(self, rng: Random, count: int, room: Room) -> list[str]:
         if self.key == "uuid":
             return [_uuid(rng) for _ in range(count)]
-        if self.haystack != "text":
+        if self.filler != "text":
             return generate.names(rng, count)
-        # a word that the text itself puts before "is" would make the question ambiguous
-        return generate.names(rng, count, apart_from=heldout_text())
+        # a word of which the text itself states something would make the question ambiguous
+        return generate.names(
+            rng, count, room.text, " {} is" if room.language == "pith" else f"{self._things} for {{}}"
+        )
 
-    def _value(self, rng: Random) -> str:
-        return _uuid(rng) if self.value == "uuid" else generate.value(rng)
+    def _value(self, rng: Random, room: Room) -> str:
+        return _uuid(rng) if self.value == "uuid" else generate.value(rng, 4 if room.language == "pith" else 7)
+
+
+def _pith(asked: list[str], answers: int) -> tuple[str, str, None]:
+    if answers == 1:
+        return "", generate.recall(asked[0]), None
+    if len(asked) == 1:
+        return "", f"\nRecall all {answers} values: {asked[0]} is", None
+    return "", f"\nRecall: {', '.join(asked)} are", None
 
 
 def _uuid(rng: Random) -> str:
@@ -110,7 +148,7 @@ class NiahSingle1(Niah):
 
     name: ClassVar[str] = "niah_single_1"
 
-    haystack: Haystack = default(Niah, "haystack", "noise")
+    filler: Filler = default(Niah, "filler", "noise")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,7 +182,7 @@ class NiahMultikey2(Niah):
 
     name: ClassVar[str] = "niah_multikey_2"
 
-    haystack: Haystack = default(Niah, "haystack", "needles")
+    filler: Filler = default(Niah, "filler", "needles")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,7 +191,7 @@ class NiahMultikey3(Niah):
 
     name: ClassVar[str] = "niah_multikey_3"
 
-    haystack: Haystack = default(Niah, "haystack", "needles")
+    filler: Filler = default(Niah, "filler", "needles")
     key: Key = default(Niah, "key", "uuid")
     value: Value = default(Niah, "value", "uuid")
 

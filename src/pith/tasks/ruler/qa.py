@@ -43,8 +43,10 @@ class QA(Generated):
 
     The context is short documents, one a person, in random order: where the person lives, what the person does, and
     who somebody of the family or from work is. The question leads from a person, over as many others as there are hops
-    more than one, to a city. It is filled with more people. A guesser names a city that stands in the context. The
-    interval is Wilson's.
+    more than one, to a city. It is filled with more people. Before the documents and behind them the prompt says that
+    they are to answer the question. A guesser names a city that stands in the context. The interval is Wilson's.
+
+    In the language "pith" the prompt has no instruction.
 
     Deviates from RULER (arXiv 2404.06654), which takes paragraphs and questions from SQuAD and HotpotQA; here people
     are made up, so that no model knows the answers beforehand.
@@ -58,9 +60,11 @@ class QA(Generated):
     def draw(self, rng: Random, room: Room) -> generate.Example:
         """Documents, one a person."""
         state = rng.random()
-        return room.filled(lambda more: self._documents(Random(state), self.hops + 1 + more), 0, MOST - self.hops - 1)
+        return room.filled(
+            lambda more: self._documents(Random(state), self.hops + 1 + more, room), 0, MOST - self.hops - 1
+        )
 
-    def _documents(self, rng: Random, people: int) -> generate.Example:
+    def _documents(self, rng: Random, people: int, room: Room) -> generate.Example:
         persons = [(FIRST[n % len(FIRST)], LAST[n // len(FIRST)]) for n in rng.sample(range(MOST), people)]
         names = [" ".join(person) for person in persons]
         homes = [rng.choice(CITIES) for _ in names]
@@ -76,13 +80,22 @@ class QA(Generated):
         for step in range(self.hops - 1):
             who = f"the {kin[step]} of {who}"
         answer = homes[self.hops - 1]
+        question = f"Question: In which city does {who} live?"
+        context = "".join(documents[index] for index in order)
+        if room.language == "english":
+            numbered = (f"\n\nDocument {i}:{documents[index]}" for i, index in enumerate(order, 1))
+            context = f"{_INSTRUCTION}\n\nThese are the documents.{''.join(numbered)}"
         return generate.Example(
-            context="".join(documents[index] for index in order),
-            question=f"\n\nQuestion: In which city does {who} live?\nAnswer:",
+            context=context,
+            question=f"\n\n{_INSTRUCTION}\n\n{question}" if room.language == "english" else f"\n\n{question}\nAnswer:",
+            start="" if room.language == "english" else None,
             answer=f" {answer}",
             candidates=tuple(dict.fromkeys(homes)),
             depth=order.index(self.hops - 1) / max(people - 1, 1),
         )
+
+
+_INSTRUCTION = "Use the documents to answer the question. Reply with the answer alone and nothing else."
 
 
 @dataclass(frozen=True, kw_only=True)
