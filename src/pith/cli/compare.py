@@ -59,6 +59,9 @@ class Options:
     text: Annotated[
         str | None, typer.Option(help="A text file for perplexity and bits_per_byte. Default: Python's reference.")
     ] = None
+    haystack: Annotated[
+        str | None, typer.Option(help="A text file in which needle and ruler hide facts. Default: Pith's own prose.")
+    ] = None
     length: Annotated[
         int | None, typer.Option(min=1, help=f"Tokens of the timed prompt and of the tasks' texts. Default: {LENGTH}.")
     ] = None
@@ -191,7 +194,7 @@ def _chosen(options: Options) -> tuple[tuple[Recipe, ...], tuple[Task, ...]]:
     if options.query not in (None, "aware", "agnostic"):
         raise InputError(f"query={options.query!r} is not allowed; allowed is aware or agnostic")
     given = {"length": options.length, "count": options.count, "seed": options.seed, "query": options.query}
-    given |= {"text": options.text, "chat": options.chat or None}
+    given |= {"text": options.text, "chat": options.chat or None, "haystack": options.haystack}
     settings = {name: value for name, value in given.items() if value is not None}
     tasks = tasks_with(options.tasks, settings, parse_lengths(options.lengths))
     return grid(options.recipe or (), parse_budgets(options.budgets), options.family or ()), tasks
