@@ -53,9 +53,11 @@ def lookup(rng: Random, pairs: int = 8) -> Example:
 
 
 def passkey(number: str, depth: float) -> tuple[Example, str]:
-    """Ask for the pass key; the example without its context, and the sentence that states the key."""
-    question = "\n\nWhat is the pass key that the text mentions?"
-    example = Example("", question, f" {number}", depth=depth, start="The pass key is")
+    """Ask for the pass key; the example with what stands before the text, and the sentence that states the key."""
+    hidden = (
+        "There is a pass key hidden in the text below. Find it and remember it, because a question about it follows."
+    )
+    example = Example(f"{hidden}\n", "\n\nWhat is the pass key?", f" {number}", depth=depth, start="The pass key is")
     return example, f" The pass key is {number}. Remember it. {number} is the pass key."
 
 

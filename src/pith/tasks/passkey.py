@@ -16,9 +16,9 @@ from pith.tasks.room import Room
 class Passkey(Generated):
     """How often the model finds the only number in a text: the share of questions that greedy decoding answers exactly.
 
-    "The pass key is 4821." stands, said twice, at some place between a few sentences that are repeated all along, as in
-    the passkey retrieval of landmark attention (Mohtashami and Jaggi, arXiv 2305.16300). There is nothing to mistake it
-    for, so a guesser would have to make it up. The interval is Wilson's.
+    "The pass key is 4821." stands, said twice, at some place between a few sentences that are repeated all along, and
+    the prompt begins by saying so, as in the passkey retrieval of landmark attention (Mohtashami and Jaggi, arXiv
+    2305.16300). There is nothing to mistake it for, so a guesser would have to make it up. The interval is Wilson's.
 
     In the language "pith" the fact is " passkey is 4821.".
     """
