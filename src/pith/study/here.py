@@ -83,7 +83,7 @@ class Here:
         source, kept = self.loaded.source, self.loaded.kept
         return Elsewhere(
             path, str(model.dtype), str(model.device), model_hash(model), self.batch_size, source,
-            kept.absolute() if kept else None,
+            kept.absolute() if kept else None, self.loaded.dtype_reason,
         )  # fmt: skip
 
 
@@ -95,7 +95,7 @@ class Elsewhere:
         name, dtype, device: as for `pith.models.load`.
         weights: the hash that the loaded model must have.
         batch_size: sequences that a task reads at once.
-        source, kept: as of `Loaded`.
+        source, kept, dtype_reason: as of `Loaded`.
     """
 
     name: str
@@ -105,6 +105,7 @@ class Elsewhere:
     batch_size: int
     source: Source = field(default_factory=Source)
     kept: Path | None = None
+    dtype_reason: str = ""
 
     def __call__(self) -> Here:
         """Loads the model.
@@ -112,7 +113,12 @@ class Elsewhere:
         Raises:
             ModelError: it cannot be loaded, or is another one.
         """
-        loaded = replace(load(self.name, self.dtype, self.device), source=self.source, kept=self.kept)
+        loaded = replace(
+            load(self.name, self.dtype, self.device),
+            source=self.source,
+            kept=self.kept,
+            dtype_reason=self.dtype_reason,  # the dtype is that of the process that asks, whose reason counts
+        )
         found = model_hash(loaded.model)
         if found != self.weights:
             raise ModelError(f"{self.name!r} is another model for a worker: its hash is {found}, not {self.weights}")
