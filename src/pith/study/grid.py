@@ -119,7 +119,7 @@ def tasks_with(text: str, settings: Mapping[str, Any], lengths: Sequence[int] = 
 
 def _require_taken(found: Sequence[Task], settings: Mapping[str, Any]) -> None:
     """Raise an error if a setting that only some tasks have is given, and none of these tasks has it."""
-    for name in ("text", "chat"):
+    for name in ("text", "chat", "haystack"):
         if name in settings and not any(p.name == name for task in found for p in task.parameters()):
             having = [one for one, kind in tasks().items() if any(p.name == name for p in kind.parameters())]
             raise InputError(
