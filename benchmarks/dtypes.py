@@ -67,7 +67,8 @@ def main() -> None:
             "token_ratio": found[0].token / found[0].token_float32 if found else None,
             "seconds": took,
         },
-        "whole_model": {**whole, **{f"{what}_ratio": slow[what] / fast[what] for what in ("prefill", "decode")}},
+        "whole_model": whole,
+        "ratios": {what: slow[what] / fast[what] for what in ("prefill", "decode")},
         "environment": environment(
             models["float32"], {"length": args.length, "decoded": args.tokens, "runs": args.rounds}
         ),

@@ -90,5 +90,5 @@ def test_dtypes(tmp_path: Path) -> None:
     run("dtypes.py", "--length", "8", "--tokens", "1", "--rounds", "1", "--out", str(out))
     data = json.loads(out.read_text())
     whole = data["whole_model"]
-    assert whole["prefill_ratio"] == whole["bfloat16"]["prefill"] / whole["float32"]["prefill"] > 0
+    assert data["ratios"]["prefill"] == whole["bfloat16"]["prefill"] / whole["float32"]["prefill"] > 0
     assert data["products"]["prompt_ratio"] > 0
