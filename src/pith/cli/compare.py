@@ -139,7 +139,7 @@ def run(options: Options) -> None:
         dtype = repeated.dtype if repeated else options.dtype
         with Pulse(lambda: f"loading {options.model}"):
             loaded = replace(load(options.model, dtype), source=source(options), kept=out / KEPT)
-        for task in tasks:
+        for task in () if repeated else tasks:  # of a record it is first said whether it is of this model
             task.check_length(loaded.model)
         quick = None if repeated else SETS * (not options.quick)
         with TerminalWatch(len(recipes), options.batch_size, model_line(loaded), quick) as watch:
