@@ -64,6 +64,18 @@ def test_task_calibration(tmp_path: Path) -> None:
     assert rows["lookup"]["aware"] == rows["lookup"]["agnostic"]
 
 
+def test_task_wording(tmp_path: Path) -> None:
+    out = tmp_path / "found.json"
+    for tasks, columns in (("lookup(pairs=2)", "plain,pith"), ("passkey", "plain")):
+        options = ["--tasks", tasks, "--columns", columns, "--length", "96", "--count", "2", "--out", str(out)]
+        run("task_wording.py", "builtin", *options)
+    rows = json.loads(out.read_text())["rows"]
+    assert [*rows] == ["lookup", "passkey"]
+    assert [*rows["lookup"]] == ["metric", "plain", "pith"]
+    assert rows["lookup"]["pith"]["value"] == 1.0
+    assert rows["lookup"]["plain"]["chance"] == 0.5
+
+
 def test_the_shape_can_be_saved_for_other_commands(tmp_path: Path) -> None:
     run("cache_decode.py", "--save", str(tmp_path / "llama"))
     loaded = load(str(tmp_path / "llama"))

@@ -186,10 +186,15 @@ def test_each_task_stands_once_at_each_length(model: str, tmp_path: Path) -> Non
 
 
 def test_a_query_reaches_the_tasks_that_have_one(model: str, tmp_path: Path) -> None:
-    words = ["--recipe", "snapkv", *OPTIONS, "--query", "agnostic", "--out", str(tmp_path), "--json"]
+    haystack = tmp_path / "mine.txt"
+    haystack.write_text("The sea was calm. A boat came in.\n")
+    words = ["--recipe", "snapkv", *OPTIONS, "--query", "agnostic", "--haystack", str(haystack)]
+    words += ["--out", str(tmp_path / "out"), "--json"]
     data = json.loads(pith_("compare", model, *words).stdout)
     assert "query='agnostic'" in data["tasks"][0]
+    assert f"haystack='{haystack}'" in data["tasks"][0]
     assert "query" not in data["tasks"][1]
+    assert "haystack" not in data["tasks"][1]
 
 
 def test_recipes_meet_measured_bytes_or_are_left_out(model: str, tmp_path: Path) -> None:
