@@ -35,8 +35,9 @@ COMMANDS = {
     "--json benchmarks/results/weights_trained.json",
     "task_calibration": "python benchmarks/task_calibration.py --length 512 --count 20 "
     "--out benchmarks/results/task_calibration.json",
-    "task_wording": "python benchmarks/task_wording.py SMOLLM2 --columns plain,chat "
-    "--out benchmarks/results/task_wording.json",
+    "task_wording": "for run in 'needle,passkey,lookup,many_labels plain,chat' 'niah_single_1,niah_multikey_1 plain'; do "
+    "set -- $run; python benchmarks/task_wording.py smollm2 --tasks $1 --columns $2 "
+    "--out benchmarks/results/task_wording.json; done",
     "stream_perplexity": "python benchmarks/stream_perplexity.py --tokens 20000",
     "stream_200k": "python benchmarks/stream_perplexity.py --tokens 200000 --chunk 128 --budget 512 --without dense "
     '--recipe "sir_llm(budget=512, recent_size=256)" '

@@ -128,7 +128,7 @@ def test_chains_are_spelled_as_the_worked_example_shows() -> None:
         for example in examples(name, **({"hops": 1} if hops == 1 else {})):
             means = dict(re.findall(r"The ([\w-]+) has the (?:same )?number(?: as the)? ([\w-]+)\.", example.context))
             [key] = re.findall(r"does the ([\w-]+) have", example.question)
-            reply = re.findall(r"(?:the|number) ([a-z]+(?:-[a-z]+)?|\d{4})(?=,|$)", f"number{example.answer}")
+            reply = re.findall(r"(?:the|number) ([a-z]+(?:-[a-z]+)?|\d{4})(?=\.|$)", f"number{example.answer}")
             steps = [key]
             while steps[-1] in means:
                 steps.append(means[steps[-1]])

@@ -64,8 +64,9 @@ def passkey(number: str, depth: float) -> tuple[Example, str]:
 def variable_tracking(rng: Random, chains: int = 2, hops: int = 2) -> Example:
     """Follow one of ``chains`` interleaved chains of ``hops`` assignments down to its number.
 
-    `` The apple has the number 4821. The river has the number of the apple.`` and the question for the river give
-    `` the apple, which has the number 4821``: the answer spells the whole chain. A worked example stands before them.
+    `` The apple has the number 4821. The river has the same number as the apple.`` and the question for the river give
+    `` the apple. The apple has the number 4821``: the answer repeats the facts of the whole chain. A worked example
+    stands before them.
     """
     sentences, steps = generate.assignments(rng, chains, hops, _holds)
     shown = [*SHOWN[: min(hops, len(SHOWN))][::-1], "7305"]
@@ -101,11 +102,9 @@ def _start(chain: Sequence[str]) -> str:
 
 
 def _spelled(chain: Sequence[str]) -> str:
-    """Spell a chain from its second name down: `` the apple, which has the number 4821``."""
-    if len(chain) == 2:
-        return f" {chain[1]}"
-    links = [_holds("", content).strip().removeprefix("The").strip().rstrip(".") for content in chain[2:]]
-    return f" the {chain[1]}" + "".join(f", which {link}" for link in links)
+    """Spell a chain from its second name down: `` the apple. The apple has the number 4821``."""
+    facts = "".join(map(_holds, chain, chain[1:]))
+    return facts.removeprefix(f" {_start(chain)}").removesuffix(".")
 
 
 def copying(lists: Sequence[Sequence[str]], chosen: int) -> Example:
@@ -118,7 +117,7 @@ def copying(lists: Sequence[Sequence[str]], chosen: int) -> Example:
         answer=f" {rests[chosen]}",
         candidates=tuple(rests),
         depth=chosen / max(len(lists) - 1, 1),
-        start=f"The list reads: {first},",
+        start=f"One list reads: {first},",
     )
 
 

@@ -20,8 +20,8 @@ class Tracing(Generated):
     """How often the model follows a chain down to its number: the share of chains that it spells exactly.
 
     The context is a worked example and then nothing but assignments of several chains, interleaved: "The apple has the
-    number 4821. The river has the same number as the apple."; asked for the river, the answer is "the apple, which has
-    the number 4821". In a chat the number alone is looked for. The interval is Wilson's.
+    number 4821. The river has the same number as the apple."; asked for the river, the answer is "the apple. The apple
+    has the number 4821". In a chat the number alone is looked for. The interval is Wilson's.
 
     In the language "pith" it is " apple is 4821. river is apple." and "apple is 4821", without a worked example.
     """
