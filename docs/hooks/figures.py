@@ -35,7 +35,8 @@ COMMANDS = {
     "--json benchmarks/results/weights_trained.json",
     "task_calibration": "python benchmarks/task_calibration.py --length 512 --count 20 "
     "--out benchmarks/results/task_calibration.json",
-    "task_wording": "for run in 'needle,passkey,lookup,many_labels plain,chat' 'niah_single_1,niah_multikey_1 plain'; do "
+    "task_wording": "for run in 'needle,passkey,lookup,many_labels plain,chat' "
+    "'niah_single_1,niah_multikey_1 plain'; do "
     "set -- $run; python benchmarks/task_wording.py smollm2 --tasks $1 --columns $2 "
     "--out benchmarks/results/task_wording.json; done",
     "stream_perplexity": "python benchmarks/stream_perplexity.py --tokens 20000",
