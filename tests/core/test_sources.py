@@ -14,7 +14,15 @@ from pith.study import Question
 from pith.tasks import Task, parse_tasks
 from pith.tasks.registry import tasks
 
-FILES = {("duo_attention", "gates"), ("gsm8k", "path"), ("perplexity", "text"), ("bits_per_byte", "text")}
+HIDING = (
+    *("needle", "kick_retrieval", "niah", "niah_single_1", "niah_single_2", "niah_single_3", "niah_multikey_1"),
+    *("niah_multikey_2", "niah_multikey_3", "niah_multivalue", "niah_multiquery"),
+)
+FILES = {
+    *(("duo_attention", "gates"), ("gsm8k", "path")),
+    *((name, "text") for name in ("perplexity", "sliding_perplexity", "bits_per_byte")),
+    *((name, "haystack") for name in HIDING),
+}
 FOLDERS = {("lm_eval", "include")}
 
 
