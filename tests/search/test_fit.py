@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from unittest import mock
 
@@ -18,7 +17,7 @@ from pith.models.smaller import subject
 from pith.search import fit, loop, space
 from pith.search.aim import Aim
 from pith.search.sought import Sought
-from pith.study import Here, Store, Study, tasks_with
+from pith.study import Store, Study, tasks_with
 from search.fits import CACHE, GOOD, LENGTH, TASKS, Noted, fitted, share, unmeasured, weighed
 
 TRIALS = 14
@@ -173,7 +172,6 @@ def test_on_the_built_in_model_with_everything_measured(
     # what is tested is not how long things take
     monkeypatch.setattr(seconds, "LONGER", 0.0)
     monkeypatch.setattr(loop, "PAIRS", 1)
-    monkeypatch.setattr(fit, "Here", partial(Here, runs=1))
     for where in (space, loop):
         monkeypatch.setattr(where, "methods", lambda: few)
     run = run_once(Subject(loaded.model, loaded.tokenizer), timed_prompt(loaded.tokenizer, LENGTH, 0))
@@ -181,7 +179,7 @@ def test_on_the_built_in_model_with_everything_measured(
     tasks = tasks_with("needle(length=96, count=6),perplexity(length=96, scored=8, count=4)", {})
     aim = Aim(memory=memory, quality=0.9, tasks=tasks, length=LENGTH)
     with Store(tmp_path) as store:
-        _, sought = fit.fit(loaded, aim, store, Noted(), trials=2)
+        _, sought = fit.fit(loaded, aim, store, Noted(), trials=2, runs=1)
     assert sought.found == "kv_cache_int8()"
     assert sought.reached is not None
     held = run_once(
@@ -196,12 +194,11 @@ def test_where_even_the_weights_take_too_much_methods_that_change_them_are_searc
 ) -> None:
     monkeypatch.setattr(seconds, "LONGER", 0.0)
     monkeypatch.setattr(loop, "PAIRS", 1)
-    monkeypatch.setattr(fit, "Here", partial(Here, runs=1))
     weights = weight_bytes(loaded.model)
     tasks = tasks_with("perplexity(length=96, scored=8, count=6)", {})
     aim = Aim(memory=int(0.5 * weights), quality=0.5, tasks=tasks, length=LENGTH, among=("rtn", "kv_cache_int8"))
     with Store(tmp_path) as store:
-        _, sought = fit.fit(loaded, aim, store, Noted(), trials=2)
+        _, sought = fit.fit(loaded, aim, store, Noted(), trials=2, runs=1)
     assert sought.found is not None
     assert not [t for t in sought.tried if t.recipe == "kv_cache_int8()"], "no cache is small enough"
     found = Recipe.parse(sought.found)
