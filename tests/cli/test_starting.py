@@ -40,7 +40,7 @@ def test_a_long_comparison_is_told_what_would_make_it_shorter() -> None:
     remaining = Remaining(pieces, lambda: now[0])
     remaining.begins()
     now[0] = 300.0
-    remaining.step("a", SPEED, 1, 1)
+    remaining.step(("a",), SPEED, 1, 1)
     assert shorter(ASKED, remaining, "--count 8") == (
         "--quick (--count 8), --no-times saves about 10 minutes, --count 25 saves about 8 minutes, --length 1024 saves "
         "half or more, each recipe fewer saves about 8 minutes"

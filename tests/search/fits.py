@@ -90,6 +90,9 @@ class NotHere:
     def answer(self, recipe: Recipe, task: Task) -> Answer:
         return answered(self.loaded, recipe, task)
 
+    def answer_together(self, recipes: Sequence[Recipe], task: Task) -> dict[str, Answer]:
+        return {str(recipe): self.answer(recipe, task) for recipe in recipes}
+
     def calibrate(self, task: Task) -> Calibration:
         return Calibration(1.0, 0.5 if task.higher_is_better else 500.0)
 
@@ -121,6 +124,8 @@ class Noted:
 
     def begins(self, recipe: Recipe) -> None:
         self.fresh.append(str(recipe))
+
+    def begins_together(self, recipes: Sequence[Recipe]) -> None: ...
 
     def has(self, study: Study, recipe: Recipe, stored: bool) -> None: ...
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 import random
+from collections.abc import Sequence
 from statistics import fmean
 
-from pith.core import Recipe
+from pith.core import ModelError, Recipe
 from pith.measure import Answer, Bandwidth, CacheBytes, Costs, Measurement, Memory, Speed
 from pith.search.sought import Sought, Tried
 from pith.study import Question, Study, grid, tasks_with
@@ -96,6 +97,15 @@ class Fake:
 
     def answer(self, recipe: Recipe, task: Task) -> Answer:
         return measurement(recipe).answers[str(task)]
+
+    def answer_together(self, recipes: Sequence[Recipe], task: Task) -> dict[str, Answer | ModelError]:
+        found: dict[str, Answer | ModelError] = {}
+        for recipe in recipes:
+            try:
+                found[str(recipe)] = self.answer(recipe, task)
+            except ModelError as error:
+                found[str(recipe)] = error
+        return found
 
     def calibrate(self, task: Task) -> Calibration:
         return Calibration(1.0, 0.01 if task.higher_is_better else 5000.0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +24,8 @@ class Quiet:
     def prepares(self, task: Task, done: int, total: int) -> None: ...
 
     def begins(self, recipe: Recipe) -> None: ...
+
+    def begins_together(self, recipes: Sequence[Recipe]) -> None: ...
 
     def has(self, study: Study, recipe: Recipe, stored: bool) -> None: ...
 

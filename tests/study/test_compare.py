@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,9 +15,10 @@ import pytest
 from pith.core import ModelError, Recipe
 from pith.measure import Answer, Costs
 from pith.study import Question, Store, Study, compare
+from pith.study.compare import TOGETHER
 from pith.tasks import Task
 from study import killed
-from study.fakes import Fake, question
+from study.fakes import Fake, measurement, question
 
 
 class Notebook(Fake):
@@ -25,6 +27,7 @@ class Notebook(Fake):
     def __init__(self, refuse: str = "", at: str = "costs") -> None:
         self.refuse, self.at = refuse, at
         self.measured: list[str] = []
+        self.together: list[str] = []
         self.taken: list[str] = []
         self.known: list[tuple[str, bool]] = []
 
@@ -34,6 +37,9 @@ class Notebook(Fake):
 
     def begins(self, recipe: Recipe) -> None:
         self.measured.append(str(recipe))
+
+    def begins_together(self, recipes: Sequence[Recipe]) -> None:
+        self.together.append(" ".join(map(str, recipes)))
 
     def has(self, study: Study, recipe: Recipe, stored: bool) -> None:
         self.known.append((str(recipe), stored))
@@ -137,12 +143,13 @@ def test_killed_at_any_moment_it_goes_on_and_repeats_nothing_stored(tmp_path: Pa
         finally:
             child.kill()
         with Store(tmp_path) as store:
-            assert len(store) >= done - kills  # each kill may take one that was begun and not yet stored
+            # each kill may take those that were begun and not yet stored
+            assert len(store) >= done - kills * TOGETHER
     killed.main(tmp_path, log, delay=0)
     counts = Counter(log.read_text().splitlines())
     assert len(counts) == 28 * 3
-    # a piece that a kill took between its beginning and its storing is taken again: one for each kill at most
-    assert sum(counts.values()) <= 28 * 3 + 2
+    # pieces that a kill took between their beginning and their storing are taken again
+    assert sum(counts.values()) <= 28 * 3 + 2 * TOGETHER
 
 
 def test_weights_are_changed_once_before_workers_begin(tmp_path: Path) -> None:
@@ -171,3 +178,29 @@ def test_weights_are_changed_once_before_workers_begin(tmp_path: Path) -> None:
         before = len(watch.taken)
         compare(asked, store, watch, watch, Helping())
     assert "rtn() prepared" not in watch.taken[before:], "its answers are stored"
+
+
+def test_recipes_that_change_weights_alike_take_turns_in_tasks(tmp_path: Path) -> None:
+    recipes = ("snapkv", "tova", "rtn(bits=4)", "rtn(bits=4) + snapkv", "rtn(bits=4) + tova", "rtn(bits=8) + tova")
+    asked = question(*recipes, budgets=(0.5,))
+    study, watch = ask(tmp_path, asked)
+    pairs = ["snapkv() tova()", "rtn() + snapkv() rtn() + tova()"]
+    assert watch.together == pairs * len(asked.tasks), "rtn alone acts in no cache, and 8 bits make another model"
+    assert list(study.measurements) == [str(recipe) for recipe in asked.recipes]
+    for recipe in asked.recipes:
+        assert study.measurements[str(recipe)] == measurement(recipe)
+    assert len(watch.taken) == len(set(watch.taken)) == len(asked.recipes) * (1 + len(asked.tasks))
+    assert watch.taken[0] == "dense costs", "the dense model comes first"
+
+
+def test_recipes_take_turns_in_groups(tmp_path: Path) -> None:
+    asked = question("snapkv", budgets=tuple(i / 20 for i in range(1, 11)))
+    _, watch = ask(tmp_path, asked)
+    assert [text.count("snapkv") for text in watch.together] == [TOGETHER, 2] * len(asked.tasks)
+
+
+def test_one_that_cannot_take_its_turn_is_left_out_alone(tmp_path: Path) -> None:
+    study, watch = ask(tmp_path, question("snapkv", "tova", "h2o", budgets=(0.5,)), "tova", "needle")
+    assert study.refused == {"tova()": "it has no rotary positions"}
+    assert list(study.measurements) == ["dense", "snapkv()", "h2o()"]
+    assert watch.together[1] == "snapkv() h2o()", "it is not asked again"

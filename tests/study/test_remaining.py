@@ -24,7 +24,7 @@ class Clock:
 
 def stepped(remaining: Remaining, clock: Clock, recipe: str, what: str, seconds: float, done: int, total: int) -> None:
     clock.now += seconds
-    remaining.step(recipe, what, done, total)
+    remaining.step((recipe,), what, done, total)
 
 
 def test_nothing_is_told_before_something_was_seen() -> None:

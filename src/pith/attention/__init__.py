@@ -10,6 +10,7 @@ from pith.attention.eviction import Allocation, Eviction, Retention, Seat
 from pith.attention.layer import LayerCache
 from pith.attention.reading import Part, Reading
 from pith.attention.runtime import AttentionRuntime
+from pith.attention.shared_prompt import SharedPrompt, sharing_prompts
 from pith.attention.step import GroupReduction, Step
 from pith.attention.storage import Context, Packed, Storage
 from pith.attention.store import Store
@@ -28,7 +29,9 @@ __all__ = [
     "Reading",
     "Retention",
     "Seat",
+    "SharedPrompt",
     "Step",
     "Storage",
     "Store",
+    "sharing_prompts",
 ]

@@ -19,6 +19,7 @@ class Call:
         scaling: what logits are multiplied by; None is 1 / sqrt(head_dim).
         softcap, sinks: the cap of the logits, and one more logit a query head in the denominator, where there are any.
         dropout: the probability of dropping a weight, in training.
+        attended: [batch, query_head, query, value_dim], the dense attention of a prompt over itself, where it is known.
     """
 
     module: nn.Module
@@ -28,6 +29,7 @@ class Call:
     softcap: float | None
     sinks: Float[Tensor, " query_head"] | None
     dropout: float
+    attended: Tensor | None = None
 
     @property
     def plain(self) -> bool:

@@ -21,14 +21,18 @@ class Companion:
     A method makes a fresh one for each cache. It keeps what it needs between forwards; what it keeps in tensors counts
     as bytes held.
 
+    Class attributes:
+        prompt_at_once: whether it acts on the first forward alone, so that each row must begin there.
+        changes_prompt: whether the layers compute something else while they read a prompt.
+
     Attributes:
         model: the model, with its head; known from `begin` on.
         mask: the padding mask of the forward under way, if it has one.
-        prompt_at_once: whether it acts on the first forward alone, so that each row must begin there.
         follows: whether a forward is under way that it follows.
     """
 
     prompt_at_once: ClassVar[bool] = False
+    changes_prompt: ClassVar[bool] = True
     model: Any = None
     mask: Tensor | None = None
     follows: bool = False
@@ -68,6 +72,30 @@ def method_of(companion: Companion) -> str:
     return type(companion).__module__.rpartition(".")[2]
 
 
+def tell_before(
+    companion: Companion, cache: Any, tokens: Int[Tensor, "batch new"], mask: Int[Tensor, "batch seen"] | None
+) -> None:
+    """Tell a companion that a forward with its cache begins."""
+    companion.mask, companion.follows = mask, True
+    if companion.prompt_at_once and any(layer.numbering.rows is not None for layer in cache.served()):
+        refuse_late_rows(mask, tokens.shape[1])
+    companion.before(cache, tokens)
+
+
+def tell_after(
+    companion: Companion,
+    cache: Any,
+    tokens: Int[Tensor, "batch new"],
+    mask: Int[Tensor, "batch seen"] | None,
+    hidden: Float[Tensor, "batch new hidden_dim"],
+) -> None:
+    """Tell a companion that a forward with its cache ended."""
+    try:
+        companion.after(cache, tokens, mask, hidden)
+    finally:
+        companion.mask, companion.follows = None, False
+
+
 def accompany(companion: Companion, cache: Any, model: Any) -> None:
     """Tells a companion of every forward with its cache, for as long as the cache lives."""
     decoder = model.get_decoder() if hasattr(model, "get_decoder") else None
@@ -89,23 +117,17 @@ def accompany(companion: Companion, cache: Any, model: Any) -> None:
     @uncompiled
     def before(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if (found := given(args, kwargs)) is not None:
-            tokens = found["input_ids"]
-            companion.mask, companion.follows = found.get("attention_mask"), True
-            if companion.prompt_at_once and any(one.numbering.rows is not None for one in known().served()):
-                refuse_late_rows(companion.mask, tokens.shape[1])
-            companion.before(found["past_key_values"], tokens)
+            tell_before(companion, found["past_key_values"], found["input_ids"], found.get("attention_mask"))
 
     @uncompiled
     def after(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
         if (found := given(args, kwargs)) is None:
             return
-        try:
-            if out is not None:  # else the forward raised
-                companion.after(
-                    found["past_key_values"], found["input_ids"], found.get("attention_mask"), out.last_hidden_state
-                )
-        finally:
+        if out is None:  # the forward raised
             companion.mask, companion.follows = None, False
+            return
+        mask, hidden = found.get("attention_mask"), out.last_hidden_state
+        tell_after(companion, found["past_key_values"], found["input_ids"], mask, hidden)
 
     handles = [
         decoder.register_forward_pre_hook(before, with_kwargs=True),

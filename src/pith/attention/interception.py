@@ -17,6 +17,7 @@ from pith.attention.cache import PithCache
 from pith.attention.candidates import count_candidates, expect_candidates
 from pith.attention.given import refuse_attentions, replaces_cache
 from pith.attention.interface import NAME
+from pith.attention.shared_prompt import shared_prompt
 from pith.attention.signature import argument_names
 from pith.attention.support import require_model, set_attention
 from pith.attention.uncompiled import original, uncompiled
@@ -32,6 +33,7 @@ class Use:
     Args:
         recipe: the recipe.
         make: makes an empty cache.
+        dense: makes one in which nothing acts.
 
     Attributes:
         forwards: the model's forwards for which this block was in force.
@@ -39,8 +41,8 @@ class Use:
         raised: whether one of them raised, so that the user knows that something is wrong.
     """
 
-    def __init__(self, recipe: Recipe, make: Callable[[], PithCache]) -> None:
-        self.recipe, self.make = recipe, make
+    def __init__(self, recipe: Recipe, make: Callable[[], PithCache], dense: Callable[[], PithCache]) -> None:
+        self.recipe, self.make, self.dense = recipe, make, dense
         self.thread = threading.get_ident()
         self.forwards = 0
         self.acted = self.raised = False
@@ -167,7 +169,9 @@ class Interceptor:
         expect_candidates(cache, count_candidates(cache, kwargs))
         in_flight.clear()
         try:
-            out = original(self._forward)(**kwargs)
+            out = self._shared(use, cache, kwargs)
+            if out is None:
+                out = original(self._forward)(**kwargs)
             in_flight.require_taken()
         except BaseException:
             cache.interrupted = True
@@ -176,6 +180,13 @@ class Interceptor:
             in_flight.clear()
         use.acted = use.acted or any(layer.seen for layer in cache.served())
         return out
+
+    def _shared(self, use: Use, cache: PithCache, kwargs: dict[str, Any]) -> Any:
+        """What a prompt gives that several recipes share; None where it must be read."""
+        shared = shared_prompt()
+        if shared is None or any(layer.seen for layer in cache.served()):
+            return None
+        return shared.read(self._model, cache, kwargs, use.dense, original(self._forward))
 
     def _in_force(self) -> Use | None:
         """The innermost block of this thread; without one, that of the only thread that has any.

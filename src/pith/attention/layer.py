@@ -66,6 +66,12 @@ class LayerCache(CacheLayerMixin):  # type: ignore[misc]
         return self.numbering.seen
 
     @property
+    def attends_densely(self) -> bool:
+        """Whether a first prompt attends as in the dense model, bit by bit: its keys are held as they are given."""
+        blocks = self.reader is not None and self.reader.reading.block is not None
+        return self.form == "text" and self.answers.device is None and not blocks
+
+    @property
     def form(self) -> str:
         """How the stored keys are rotated.
 
@@ -237,6 +243,8 @@ class LayerCache(CacheLayerMixin):  # type: ignore[misc]
             query, keys = renumbered(step)
         else:
             query, keys = step.query, step.keys
+        if first and call.attended is not None:
+            return call.attended
         if first and new > 1 and not self.store.padded and call.plain:
             return attend_causally(query, keys, step.values, call.scaling, call.dropout)
         mask = causal_mask(new, step.stored, step.real if step.padded else None, query.device)

@@ -56,7 +56,8 @@ class AttentionRuntime:
             ModelError: the model or one of its layers cannot be served; the message says why.
         """
         inner = unwrap(model)
-        use = interception.Use(recipe, partial(make_cache, inner, resolve(inner, recipe)))
+        made = partial(make_cache, inner, resolve(inner, recipe))
+        use = interception.Use(recipe, made, partial(make_cache, inner, Recipe()))
         first = interception.enter(inner, use)
         managed = bool(first.served())
         warn_of_layers(inner, recipe, first)

@@ -99,6 +99,7 @@ class _Repetition(Companion):
     """Repeats the first prompt of a cache, chunk by chunk, and drops what the passes do not look at."""
 
     prompt_at_once = True
+    changes_prompt = False
 
     def __init__(self, method: KVzip) -> None:
         self._method = method

@@ -88,6 +88,8 @@ class SirLLM(Eviction):
 class Surprisals(Companion):
     """The surprisals of one cache's tokens, beside the pairs of its first layer, and the evictions by them."""
 
+    changes_prompt = False
+
     def __init__(self, method: SirLLM) -> None:
         self._method = method
         self._share = parse_budget(method.budget).share is not None

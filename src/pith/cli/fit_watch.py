@@ -122,6 +122,11 @@ class TerminalFitWatch:
         if self._fresh is not None:
             self._fresh.begins(recipe)
 
+    def begins_together(self, recipes: Sequence[Recipe]) -> None:
+        """Several recipes are about to take turns in a task."""
+        if self._fresh is not None:
+            self._fresh.begins_together(recipes)
+
     def has(self, study: Study, recipe: Recipe, stored: bool) -> None:
         """The fresh comparison knows of one recipe more."""
         if self._fresh is not None:

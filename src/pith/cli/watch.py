@@ -44,6 +44,7 @@ class TerminalWatch:
         self._question: Question | None = None
         self._done, self._began = 0, False
         self._recipe = self._label = ""
+        self._together: tuple[str, ...] = ()  # the recipes that take turns in a task
         self._names: dict[str, str] = {}
         self._remaining = Remaining(())
         self._now = "reading what is stored and hashing the model"  # what is in hand, in words
@@ -87,17 +88,24 @@ class TerminalWatch:
 
     def begins(self, recipe: Recipe) -> None:
         """A recipe is about to be measured."""
-        self._recipe, self._begun_at = str(recipe), time.monotonic()
+        self._recipe, self._together, self._begun_at = str(recipe), (), time.monotonic()
         self._now = self._label = f"{self._done + 1}/{self._recipes} {label(recipe)}"
         self._remaining.begins()
         self._screen.begins(label(recipe))
 
+    def begins_together(self, recipes: Sequence[Recipe]) -> None:
+        """Several recipes are about to take turns in a task."""
+        self._recipe, self._together, self._begun_at = "", tuple(map(str, recipes)), time.monotonic()
+        self._now = self._label = f"{len(recipes)} recipes together"
+        self._remaining.begins()
+        self._screen.begins(self._label)
+
     def progress(self, what: str, done: int, total: int) -> None:
         """A part of a recipe's measurement goes on."""
-        self._remaining.step(self._recipe, what, done, total)
+        self._remaining.step(self._together or (self._recipe,), what, done, total)
         name = self._names.get(what, what)
         units = f"{name}: {done} of {total} {self._units(what)}".strip()
-        self._now = f"{self._label}, {units}" if self._recipe else units
+        self._now = f"{self._label}, {units}" if self._recipe or self._together else units
         self._screen.note = self._estimate()
         self._screen.part(name, done, total)
         if done == total:

@@ -16,6 +16,7 @@ from pith.measure.measurement import (
     to_json,
 )
 from pith.measure.run import Progress, answer, costs, measure
+from pith.measure.together import answer_together
 from pith.weights.size import weight_bytes
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "Progress",
     "Speed",
     "answer",
+    "answer_together",
     "cache_bytes",
     "costs",
     "from_json",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol, TypeVar
 
@@ -10,9 +10,12 @@ from pith.core import ModelError, Recipe
 from pith.measure import Answer, Costs, Measurement
 from pith.study.question import Question
 from pith.study.store import Store
-from pith.tasks import Calibration, Task
+from pith.tasks import BatchedTask, Calibration, Task
 
 P = TypeVar("P", Costs, Answer)
+
+TOGETHER = 8
+"""Recipes that take turns in a task at most: what a kill loses is their answers to it."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,9 @@ class Watch(Protocol):
     def begins(self, recipe: Recipe) -> None:
         """A recipe is about to be measured."""
 
+    def begins_together(self, recipes: Sequence[Recipe]) -> None:
+        """Several recipes are about to take turns in a task."""
+
     def has(self, study: Study, recipe: Recipe, stored: bool) -> None:
         """The study knows of one recipe more; `stored` says that an earlier run had measured its bytes and seconds."""
 
@@ -60,6 +66,9 @@ class Measurer(Protocol):
 
     def answer(self, recipe: Recipe, task: Task) -> Answer:
         """What a task finds of a recipe."""
+
+    def answer_together(self, recipes: Sequence[Recipe], task: BatchedTask) -> Mapping[str, Answer | ModelError]:
+        """What a task finds of each of several recipes, or why it cannot be applied, by the recipe's text."""
 
     def calibrate(self, task: Task) -> Calibration:
         """What an oracle and a guesser score on a task."""
@@ -84,7 +93,9 @@ def compare(
 
     Killed at any moment and called again with the same question, it repeats nothing that was stored. A recipe that
     cannot be applied to the model is left out, with the reason. Helpers take the answers first; bytes and seconds are
-    taken when they are done, one recipe after another, so that nothing else that runs here disturbs the times.
+    taken when they are done, one recipe after another, so that nothing else that runs here disturbs the times. Without
+    helpers the dense model is measured first; then the others, up to `TOGETHER` of them, take turns in each task whose
+    prompts they can share; then each recipe is measured in what is left.
 
     Args:
         question: what is asked.
@@ -105,7 +116,11 @@ def compare(
         watch.prepares(task, done, len(question.tasks))
         study.calibrations[str(task)] = measurer.calibrate(task)
     found = _helped(question, store, measurer, watch, helpers) if helpers else {}
+    shared = False
     for recipe in question.recipes:
+        if len(recipe) and not helpers and not shared:
+            shared = True
+            found = _together(question, store, measurer, watch)
         stored = False
         try:
             if why := found.get(str(recipe)):
@@ -139,6 +154,39 @@ def _helped(question: Question, store: Store, measurer: Measurer, watch: Watch, 
                 refused[str(recipe)] = str(error)
     left = tuple(recipe for recipe in question.recipes if str(recipe) not in refused)
     return refused | helpers.answer(replace(question, recipes=left), store)
+
+
+def _together(question: Question, store: Store, measurer: Measurer, watch: Watch) -> dict[str, str]:
+    """Have recipes take turns in the tasks that allow it; return those that cannot be applied, and why."""
+    refused: dict[str, str] = {}
+    for task in question.tasks:
+        if not isinstance(task, BatchedTask):
+            continue
+        for group in _groups(question, store, task, refused):
+            watch.begins_together(group)
+            found = measurer.answer_together(group, task)
+            for recipe in group:
+                result = found[str(recipe)]
+                if isinstance(result, ModelError):
+                    refused[str(recipe)] = str(result)
+                else:
+                    store.put(question.key(recipe, task), result, question.of(recipe, task))
+    return refused
+
+
+def _groups(question: Question, store: Store, task: Task, refused: Mapping[str, str]) -> Iterator[list[Recipe]]:
+    """Yield recipes that can take turns in a task: two or more that change weights alike and do more than that."""
+    alike: dict[str, list[Recipe]] = {}
+    for recipe in question.recipes:
+        if len(recipe.rest) and str(recipe) not in refused:
+            alike.setdefault(str(recipe.weights), []).append(recipe)
+    for recipes in alike.values():
+        held = store.held([question.key(recipe, task) for recipe in recipes])
+        left = [recipe for recipe in recipes if question.key(recipe, task) not in held]
+        for start in range(0, len(left), TOGETHER):
+            group = left[start : start + TOGETHER]
+            if len(group) > 1:
+                yield group
 
 
 def _whole(

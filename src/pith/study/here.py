@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
 from pith.core import ModelError, Recipe
 from pith.core.notes import noted
-from pith.measure import Answer, Costs, Progress, answer, costs
+from pith.measure import Answer, Costs, Progress, answer, answer_together, costs
 from pith.measure.seconds import RUNS
 from pith.models import Loaded, load, model_hash
 from pith.models.locate import is_local
 from pith.models.smaller import smaller
 from pith.study.telling import Telling
-from pith.tasks import Calibration, Task
+from pith.tasks import BatchedTask, Calibration, Task
 from pith.weights import Source
 
 
@@ -59,6 +60,11 @@ class Here:
         found = answer(self.loaded, recipe, task, batch_size=self.batch_size, progress=self.progress, early=early)
         final(found.quality)
         return found
+
+    def answer_together(self, recipes: Sequence[Recipe], task: BatchedTask) -> dict[str, Answer | ModelError]:
+        """What a task finds of recipes that share what is common to them, or why not, by their texts."""
+        told = partial(self.progress, str(task)) if self.progress else None
+        return answer_together(self.loaded, recipes, task, batch_size=self.batch_size, progress=told)
 
     def calibrate(self, task: Task) -> Calibration:
         """What an oracle and a guesser score on a task.

@@ -67,14 +67,15 @@ class Remaining:
     _over: set[str] = field(default_factory=set)
     _last: float | None = None
 
-    def step(self, recipe: str, what: str, done: int, total: int) -> None:
-        """Count a step of a piece; the time since the last one belongs to it."""
+    def step(self, recipes: Sequence[str], what: str, done: int, total: int) -> None:
+        """Count a step of the pieces of recipes that take turns; the time since the last one belongs to all alike."""
         moment = self.clock()
-        if any((piece.recipe, piece.what) == (recipe, what) for piece in self.pieces) and total:
-            seen = self._seen.setdefault((recipe, what), _Seen())
-            if self._last is not None and done:
-                seen.seconds += moment - self._last
-            seen.done = done / total
+        for recipe in recipes:
+            if any((piece.recipe, piece.what) == (recipe, what) for piece in self.pieces) and total:
+                seen = self._seen.setdefault((recipe, what), _Seen())
+                if self._last is not None and done:
+                    seen.seconds += (moment - self._last) / len(recipes)
+                seen.done = done / total
         self._last = moment
 
     def begins(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -98,3 +98,36 @@ class Task(Parametrised, ABC):
         Raises:
             InputError: the task cannot be done with this model, such as a length past its positions.
         """
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchedTask(Task):
+    """A task that measures a subject one batch of examples after another, so that several subjects can take turns.
+
+    Subjects that take turns read the same prompts one after another, which lets them share what is common to them.
+    """
+
+    @abstractmethod
+    def batches(
+        self, subject: Subject, batch_size: int = 8, progress: Progress | None = None
+    ) -> Generator[None, None, Quality]:
+        """Yield after each batch, with no recipe in force; return the score.
+
+        Raises:
+            InputError, ModelError: as `run`.
+        """
+
+    def run(self, subject: Subject, batch_size: int = 8, progress: Progress | None = None) -> Quality:
+        """Measure the subject; the score does not depend on the batch size.
+
+        Raises:
+            InputError: the task cannot be done with this model, such as a length past its positions.
+            ModelError: the model keeps no cache of what it has read, or its logits are not finite.
+        """
+        batches = self.batches(subject, batch_size, progress)
+        while True:
+            try:
+                next(batches)
+            except StopIteration as end:
+                quality: Quality = end.value
+                return quality

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from abc import abstractmethod
+from collections.abc import Generator
 from dataclasses import dataclass
 from functools import lru_cache
 from random import Random
@@ -11,10 +12,10 @@ from typing import Any, ClassVar
 
 from pith.core import InputError, param, read_text
 from pith.models import Subject, require_positions
-from pith.tasks.base import Calibration, Progress, Quality, Query, Task
+from pith.tasks.base import BatchedTask, Calibration, Progress, Quality, Query, Task
 from pith.tasks.early import heard
 from pith.tasks.generate import Example
-from pith.tasks.greedy import Prompt, greedy
+from pith.tasks.greedy import Prompt, greedy_batches
 from pith.tasks.language import Language, Spoken, language_of
 from pith.tasks.prose import prose_text
 from pith.tasks.room import Room
@@ -26,7 +27,7 @@ TALK, BRIEF = 48, 8
 
 
 @dataclass(frozen=True, kw_only=True)
-class Generated(Task):
+class Generated(BatchedTask):
     """Questions about a generated context, which greedy decoding answers; a task writes `draw`.
 
     Example `i` depends on the seed and `i` only. Query-aware, context and question are read as one prompt;
@@ -110,8 +111,10 @@ class Generated(Task):
         """
         require_positions(model, self.length, f"{self.name}: length={self.length}")
 
-    def run(self, subject: Subject, batch_size: int = 8, progress: Progress | None = None) -> Quality:
-        """Measures the subject; `scores` are from 0 to 1.
+    def batches(
+        self, subject: Subject, batch_size: int = 8, progress: Progress | None = None
+    ) -> Generator[None, None, Quality]:
+        """See the contract; `scores` are from 0 to 1.
 
         Raises:
             InputError: the length is past the model's positions, or there can be no such examples.
@@ -121,10 +124,15 @@ class Generated(Task):
         examples, prompts = self.examples(subject.tokenizer), self.prompts(subject.tokenizer)
         longest = max(len(p.context) + len(p.question) + p.most for p in prompts)
         require_positions(subject.model, longest, f"{self.name}: length={self.length} with its reply")
-        with subject.applied() as model:
-            hear = heard(progress, self.count, lambda index, reply: score(examples[index], reply, self._match))
-            replies = greedy(model, subject.tokenizer, prompts, self.query, batch_size, progress, hear)
-        scores = tuple(score(e, reply, self._match) for e, reply in zip(examples, replies, strict=True))
+        hear = heard(progress, self.count, lambda index, reply: score(examples[index], reply, self._match))
+        replies: dict[int, str] = {}
+        for found in greedy_batches(subject.applied, subject.tokenizer, prompts, self.query, batch_size):
+            replies |= found
+            hear(found)
+            if progress:
+                progress(len(replies), self.count)
+            yield
+        scores = tuple(score(e, replies[index], self._match) for index, e in enumerate(examples))
         low, high = share_interval(scores)
         depths = tuple(e.depth for e in examples if e.depth is not None)
         return Quality(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import takewhile
 from typing import Any
@@ -92,22 +93,44 @@ def greedy(
         InputError: a prompt has no tokens, or an "agnostic" one has no context or no question.
         ModelError: the model keeps no cache of what it has read, which "agnostic" needs, or its logits are not finite.
     """
+    texts: dict[int, str] = {}
+    for answers in greedy_batches(lambda: nullcontext(model), tokenizer, prompts, query, batch_size):
+        texts |= answers
+        if heard:
+            heard(answers)
+        if progress:
+            progress(len(texts), len(prompts))
+    return [texts[index] for index in range(len(prompts))]
+
+
+def greedy_batches(
+    applied: Callable[[], AbstractContextManager[Any]],
+    tokenizer: Any,
+    prompts: Sequence[Prompt],
+    query: Query = "aware",
+    batch_size: int = 8,
+) -> Iterator[dict[int, str]]:
+    """Yield what the model answers, batch by batch, by the indices of the prompts.
+
+    Args:
+        applied: gives the model, with a recipe applied or not, for the time of one batch.
+        tokenizer, prompts, query, batch_size: as for `greedy`.
+
+    Raises:
+        InputError, ModelError: as `greedy`.
+    """
     _require_tokens(tokenizer, prompts, query)
-    texts = [""] * len(prompts)
-    done = 0
     for batch in _batches(prompts, query, batch_size):
         rows = [prompts[index] for index in batch]
-        for index, answer in zip(batch, _answered(model, tokenizer, rows, query), strict=True):
+        texts: dict[int, str] = {}
+        with applied() as model:
+            answers = _answered(model, tokenizer, rows, query)
+        for index, answer in zip(batch, answers, strict=True):
             text = _decode(tokenizer, answer[: prompts[index].most])
             for stop in prompts[index].stop:
                 text = text.partition(stop)[0]
             texts[index] = text
-        if heard:
-            heard({index: texts[index] for index in batch})
-        done += len(batch)
-        if progress:
-            progress(done, len(prompts))
-    return texts
+        yield texts
 
 
 def _batches(prompts: Sequence[Prompt], query: Query, batch_size: int) -> Iterator[list[int]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from random import Random
 from typing import Any, ClassVar
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from pith.core import InputError, param, read_text
 from pith.models import Subject, require_positions
-from pith.tasks.base import Calibration, Progress, Quality, Task
+from pith.tasks.base import BatchedTask, Calibration, Progress, Quality
 from pith.tasks.early import show
 from pith.tasks.heldout import heldout_text
 from pith.tasks.stream import Stream, not_finite
@@ -25,7 +25,7 @@ from pith.tasks.text import beginning, tokens_of
 
 
 @dataclass(frozen=True, kw_only=True)
-class Windows(Task):
+class Windows(BatchedTask):
     """A task that reads windows of a text and makes a score of the losses of what follows each context.
 
     The text is cut into `count` equal parts; in each, one window begins at a random place. Its first `length` tokens
@@ -63,8 +63,10 @@ class Windows(Task):
         """
         require_positions(model, self.length + self.scored, f"{self.name}: length + scored")
 
-    def run(self, subject: Subject, batch_size: int = 8, progress: Progress | None = None) -> Quality:
-        """Measures the subject; see `quality` for what `scores` and `curve` are.
+    def batches(
+        self, subject: Subject, batch_size: int = 8, progress: Progress | None = None
+    ) -> Generator[None, None, Quality]:
+        """See the contract; see `quality` for what `scores` and `curve` are.
 
         Raises:
             InputError: the file cannot be read, or the text is too short or the windows too long.
@@ -72,14 +74,15 @@ class Windows(Task):
         """
         self.check_length(subject.model)
         windows, losses = self.windows(subject.tokenizer), []
-        with subject.applied() as model:
-            for start in range(0, self.count, batch_size):
+        for start in range(0, self.count, batch_size):
+            with subject.applied() as model:
                 batch = windows[start : start + batch_size].to(model.device)
                 losses.append(self._losses(model, batch).double().cpu())
-                done = min(start + batch_size, self.count)
-                show(progress, done, self.count, lambda: self.quality(torch.cat(losses), subject.tokenizer))
-                if progress:
-                    progress(done, self.count)
+            done = min(start + batch_size, self.count)
+            show(progress, done, self.count, lambda: self.quality(torch.cat(losses), subject.tokenizer))
+            if progress:
+                progress(done, self.count)
+            yield
         return self.quality(torch.cat(losses), subject.tokenizer)
 
     def calibrate(self, tokenizer: Any) -> Calibration:
