@@ -44,7 +44,8 @@ def test_it_is_what_each_finds_alone(loaded: Loaded, text: str, monkeypatch: pyt
         assert found[str(recipe)] == alone
     [block] = blocks
     assert block.forwards == block.taken_over == 2, "two batches, which two of the recipes share"
-    assert told == sorted(told) and told[-1][1] == 3 * task.count
+    assert told == sorted(told)
+    assert told[-1][1] == 3 * task.count
 
 
 def test_what_a_recipe_warns_of_is_noted_with_it_alone(loaded: Loaded) -> None:

@@ -37,8 +37,7 @@ def attend(
     kv_head = keys.shape[1]
     group = query_head // kv_head
     folded = query.reshape(batch, kv_head, group * count, head_dim)
-    if mask is not None and count > 1:
-        mask = fold_mask(mask, group)
+    mask = fold_mask(mask, group)
     if softcap is None and sinks is None:
         out = F.scaled_dot_product_attention(folded, keys, values, mask, dropout, scale=scaling)
     else:
@@ -100,9 +99,9 @@ def softmax_of_logits(
     return torch.cat([logits, column], dim=-1).softmax(dim=-1)[..., :-1]
 
 
-def fold_mask(mask: Mask, group: int) -> Bool[Tensor, "#batch #kv_head #folded_query key"]:
+def fold_mask(mask: Mask | None, group: int) -> Bool[Tensor, "#batch #kv_head #folded_query key"] | None:
     """The mask for queries that carry their group on the query axis."""
-    if mask.shape[2] == 1:
+    if mask is None or mask.shape[2] == 1:
         return mask
     return rearrange(mask.unsqueeze(2).expand(-1, -1, group, -1, -1), "b kv group query key -> b kv (group query) key")
 

@@ -87,7 +87,7 @@ def tell_after(
     cache: Any,
     tokens: Int[Tensor, "batch new"],
     mask: Int[Tensor, "batch seen"] | None,
-    hidden: Float[Tensor, "batch new hidden_dim"],
+    hidden: Float[Tensor, "batch kept hidden_dim"],
 ) -> None:
     """Tell a companion that a forward with its cache ended."""
     try:

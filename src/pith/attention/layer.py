@@ -66,12 +66,6 @@ class LayerCache(CacheLayerMixin):  # type: ignore[misc]
         return self.numbering.seen
 
     @property
-    def attends_densely(self) -> bool:
-        """Whether a first prompt attends as in the dense model, bit by bit: its keys are held as they are given."""
-        blocks = self.reader is not None and self.reader.reading.block is not None
-        return self.form == "text" and self.answers.device is None and not blocks
-
-    @property
     def form(self) -> str:
         """How the stored keys are rotated.
 
@@ -186,16 +180,13 @@ class LayerCache(CacheLayerMixin):  # type: ignore[misc]
             return self._read(call, query, key, value, valid)
         outs, start, count = [], 0, new - candidates
         while start < new:
-            run = slice(start, start + (count or self._run_length(new - start)))
+            # candidates are read together as far as nothing is to be packed, or read anew
+            run = slice(start, start + (count or (1 if self.reader else self.store.until_due(new - start))))
             part = replace(call, positions=None if call.positions is None else call.positions[:, run])
             mine = None if valid is None else valid[:, run]
             outs.append(self._read(part, query[:, :, run], key[:, :, run], value[:, :, run], mine, not count))
             start, count = run.stop, 0
         return torch.cat(outs, dim=2)
-
-    def _run_length(self, left: int) -> int:
-        """How many candidates can be read together: as many as come before something is to be packed, or read anew."""
-        return 1 if self.reader is not None else self.store.until_due(left)
 
     def _read(
         self, call: Call, query: Tensor, key: Tensor, value: Tensor, valid: Tensor | None, candidates: bool = False

@@ -153,9 +153,13 @@ def shared_prompt() -> SharedPrompt | None:
 
 def _reads_densely(cache: PithCache) -> bool:
     """Return whether a prompt attends as in the dense model, bit by bit, before anything acts on its pairs."""
-    layers = cache.served()
-    follows = cache.companion is None or not cache.companion.changes_prompt
-    return bool(layers) and follows and all(not layer.seen and layer.attends_densely for layer in layers)
+    if not cache.served() or (cache.companion is not None and cache.companion.changes_prompt):
+        return False
+    for layer in cache.served():
+        blocks = layer.reader is not None and layer.reader.reading.block is not None
+        if layer.seen or layer.form != "text" or layer.answers.device is not None or blocks:
+            return False
+    return True
 
 
 def _same(known: _Read, model: Any, given: Mapping[str, Any]) -> bool:

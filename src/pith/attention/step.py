@@ -18,8 +18,13 @@ from pith.attention.store import Store
 GroupReduction = Literal["mean", "max", "sum"]
 """How the query heads that share a key-value head are made one."""
 
-BLOCK = 256
-"""Queries whose attention is written out at a time."""
+BLOCK, CPU_BLOCK = 256, 32
+"""Queries whose attention is written out at a time; on a processor it is to stay in the processor's cache."""
+
+
+def query_block(tensor: Tensor) -> int:
+    """Return how many queries' attention is written out at a time where a tensor is."""
+    return CPU_BLOCK if tensor.device.type == "cpu" else BLOCK
 
 
 @dataclass(frozen=True)
@@ -115,9 +120,7 @@ class Step:
         count = query.shape[2]
         group = query.shape[1] // self.kv_head
         folded = rearrange(query, "b (kv group) query dim -> b kv (group query) dim", kv=self.kv_head)
-        mask = causal_mask(count, self.stored, self.real if self.padded else None, query.device, skip)
-        if mask is not None:
-            mask = fold_mask(mask, group)
+        mask = fold_mask(causal_mask(count, self.stored, self.real if self.padded else None, query.device, skip), group)
         logits = folded @ self.keys.transpose(-1, -2) if self.raw else self.store.dot(folded)
         scaling = query.shape[-1] ** -0.5 if self.scaling is None else self.scaling
         weights = softmax_of_logits(logits, mask, scaling, self.softcap, self.sinks)
@@ -131,9 +134,10 @@ class Step:
     def received(self) -> Float[Tensor, "batch query_head key"]:
         """The attention that each stored pair gets from all the new tokens together, in float32."""
         count = self.query.shape[2]
-        total = self.attention(min(BLOCK, count)).sum(dim=2)
-        for skip in range(BLOCK, count, BLOCK):
-            total += self.attention(BLOCK, skip).sum(dim=2)
+        block = query_block(self.query) if self.store.plain else BLOCK  # what is packed is decoded for each block
+        total = self.attention(min(block, count)).sum(dim=2)
+        for skip in range(block, count, block):
+            total += self.attention(block, skip).sum(dim=2)
         return total
 
     def per_kv_head(

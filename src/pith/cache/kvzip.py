@@ -17,7 +17,7 @@ from pith.attention import Companion, LayerCache, Retention, Seat, Step
 from pith.attention.attend import causal_mask, fold_mask, softmax_of_logits
 from pith.attention.eviction import tokens_within
 from pith.attention.evictor import best
-from pith.attention.step import BLOCK
+from pith.attention.step import query_block
 from pith.core import Budget, DenseCache, Paper, ParameterError, param, parse_budget
 
 
@@ -98,8 +98,7 @@ class KVzip(Retention):
 class _Repetition(Companion):
     """Repeats the first prompt of a cache, chunk by chunk, and drops what the passes do not look at."""
 
-    prompt_at_once = True
-    changes_prompt = False
+    prompt_at_once, changes_prompt = True, False
 
     def __init__(self, method: KVzip) -> None:
         self._method = method
@@ -157,8 +156,8 @@ class _Repetition(Companion):
                     cache.layers[index] = copy.deepcopy(own[index])
                 for layer in layers:
                     layer.witness, layer.passing = self._witness, True
-                sinks = prompt.slots(0, prompt.lengths.clamp(max=method.sink))
-                self._columns = torch.cat([sinks, prompt.slots(start, ends)], dim=1)
+                sinks = prompt.lengths.clamp(max=method.sink)
+                self._columns = torch.cat([prompt.slots(0, sinks), prompt.slots(start, ends)], dim=1)
                 first = max(start - method.overlap, 0) if start > method.sink else start
                 given = prompt.repeated(first, start, ends, self._instruction)
                 self._decoder(**given, past_key_values=cache, use_cache=True)
@@ -262,23 +261,24 @@ def reconstruction(step: Step, columns: Int[Tensor, "batch column"]) -> Float[Te
         step: a pass; it is the newest that is stored.
         columns: slots before the pass; -1 is none.
     """
-    new, count, group = step.query.shape[2], columns.shape[1], step.query.shape[1] // step.kv_head
-    own = torch.arange(step.stored - new, step.stored, device=columns.device).expand(len(columns), -1)
-    index = torch.cat([columns, own], dim=1)
+    count, group = columns.shape[1], step.query.shape[1] // step.kv_head
+    own = torch.arange(step.stored - step.query.shape[2], step.stored, device=columns.device)
+    index = torch.cat([columns, own.expand(len(columns), -1)], dim=1)
     keys = step.keys.gather(2, index.clamp(min=0)[:, None, :, None].expand(-1, step.kv_head, -1, step.keys.shape[-1]))
-    real = (step.real[:, 0].gather(1, index.clamp(min=0)) & (index >= 0)).unsqueeze(1)
-    scaling = step.query.shape[-1] ** -0.5 if step.scaling is None else step.scaling
-    found = keys.new_zeros((len(keys), step.kv_head, count), dtype=torch.float32)
-    for start in range(0, new, BLOCK):
-        query = step.query[:, :, start : start + BLOCK]
-        size = query.shape[2]
-        mask = causal_mask(size, count + new, real, keys.device, skip=new - start - size)
-        assert mask is not None
+    held = (step.real[:, 0].gather(1, index.clamp(min=0)) & (index >= 0)).unsqueeze(1)
+    real = None if bool(held.all()) else held
+    scaling = step.scaling or step.query.shape[-1] ** -0.5
+    found, before = keys.new_zeros((len(keys), step.kv_head, count), dtype=torch.float32), count
+    for query in torch.split(step.query, query_block(keys), dim=2):
+        size, before = query.shape[2], before + query.shape[2]
+        # no key behind the block is looked at
+        mask = fold_mask(causal_mask(size, before, real if real is None else real[..., :before], keys.device), group)
         folded = rearrange(query, "b (kv group) query dim -> b kv (group query) dim", group=group)
-        logits = folded @ keys.transpose(-1, -2)
-        weights = softmax_of_logits(logits, fold_mask(mask, group), scaling, step.softcap, step.sinks)[..., :count]
-        asks = real[..., count + start : count + start + size].repeat(1, 1, group).unsqueeze(-1)
-        found = torch.maximum(found, (weights * asks if step.padded else weights).amax(dim=2))
+        logits = folded @ keys[:, :, :before].mT
+        weights = softmax_of_logits(logits, mask, scaling, step.softcap, step.sinks)[..., :count]
+        if real is not None:
+            weights = weights * real[..., before - size : before].repeat(1, 1, group).unsqueeze(-1)
+        found = torch.maximum(found, weights.amax(dim=2))
     return found
 
 
@@ -287,8 +287,7 @@ def shares(
 ) -> list[Int[Tensor, "batch _"]]:
     """How many of the best scores of all layers and heads each head has; `limit` is their number on average."""
     flat = torch.cat([layer.flatten(1) for layer in scores], dim=1)
-    heads = sum(layer.shape[1] for layer in scores)
-    wins = torch.arange(flat.shape[1], device=flat.device) < (limit * heads).unsqueeze(-1)
+    wins = torch.arange(flat.shape[1], device=flat.device) < limit.unsqueeze(-1) * sum(x.shape[1] for x in scores)
     kept = torch.zeros_like(wins).scatter_(1, flat.argsort(dim=-1, descending=True, stable=True), wins)
     parts = torch.split(kept, [layer.shape[1] * layer.shape[2] for layer in scores], dim=1)
     return [part.view(layer.shape).sum(dim=-1) for part, layer in zip(parts, scores, strict=True)]
@@ -296,5 +295,5 @@ def shares(
 
 def _token_bytes(layers: Sequence[LayerCache], size: int) -> int:
     """Bytes that one token of one row takes, as it is, over these layers; a number takes `size`."""
-    columns = [(layer.store.key_column, layer.store.value_column) for layer in layers]
-    return sum(keys.heads * ((keys.dim + values.dim) * size + 4) for keys, values in columns)
+    stores = [layer.store for layer in layers]
+    return sum(s.key_column.heads * ((s.key_column.dim + s.value_column.dim) * size + 4) for s in stores)

@@ -15,15 +15,12 @@ from torch import Tensor
 
 from pith.attention import Companion, LayerCache, Retention, Seat, Step
 from pith.attention.evictor import best
-from pith.attention.step import BLOCK
+from pith.attention.step import query_block
 from pith.attention.store import PADDING
 from pith.core import DenseCache, ModelError, Paper, param
 
 Decay = Literal["cosine", "constant"]
 """How a ratio falls with depth."""
-
-CPU_BLOCK = 32
-"""Queries whose attention is written out at a time where it should stay in a processor's cache."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,7 +109,7 @@ class PyramidInfer(Retention):
         window = self.recent(step.positions[:, 0, -1] + 1)
         voters = min(int(window.max()) + 1, step.query.shape[2])
         votes = torch.zeros_like(step.positions[:, :1], dtype=torch.float32)
-        heads, block = step.query.shape[1], BLOCK if step.query.is_cuda else CPU_BLOCK
+        heads, block = step.query.shape[1], query_block(step.query)
         for skip in range(0, voters, block):
             size = min(block, voters - skip)
             age = torch.arange(skip + size - 1, skip - 1, -1, device=votes.device)
