@@ -1,9 +1,11 @@
-"""Every cache method on the built-in model, at about a half, a quarter and a tenth: the table of docs/cache.md.
+"""Every cache method on a model, at about a half, a quarter and a tenth: the tables of docs/cache.md.
 
-Methods with a budget are swept; the others stand with parameters that come near, scaled to a prompt of 1024 tokens.
-Results are stored one by one, so that the same command goes on where it was stopped.
+Methods with a budget are swept; the others have parameters that come near, scaled to a prompt of 1024 tokens. Results
+are stored as they are measured, so that the same command continues where it was stopped.
 
     python benchmarks/cache_table.py --out results/cache --json benchmarks/results/cache_table.json
+    python benchmarks/cache_table.py --model smollm2 --budgets 0.25 --count 24 --no-times --out results/smollm2 \\
+        --json benchmarks/results/cache_smollm2.json
 """
 
 from __future__ import annotations
@@ -19,6 +21,8 @@ from typing import Any
 
 from pith.core import Recipe
 from pith.measure import Speed
+from pith.report.words import headings
+from pith.tasks import parse_tasks
 
 BUDGETED = [
     *(
@@ -57,15 +61,25 @@ READINGS = [
     "long_heads(chunk_size=16, attention_length=96)",
 ]
 TASKS = "needle(count=50),needle(count=50, keys=16),perplexity(scored=48)"
-HEADINGS = ["recipe", "needle", "16 keys", "perplexity", "bytes held", "claimed", "prefill", "decode"]
+PRETRAINED = "needle,needle(keys=16),passkey,lookup,perplexity(scored=48)"
+"""The tasks of a model other than the built-in one; each has `--count` examples."""
 
 
-def compared(out: Path, recipes: list[str], length: int, tasks: str, others: Sequence[str] = ()) -> dict[str, Any]:
+def compared(
+    out: Path,
+    recipes: list[str],
+    length: int,
+    tasks: str,
+    others: Sequence[str] = (),
+    model: str = "builtin",
+    budgets: str = "0.5,0.25,0.1",
+) -> dict[str, Any]:
     """What `pith compare` found, as its JSON."""
     named = [word for recipe in recipes for word in ("--recipe", recipe)]
-    options = ["--budgets", "0.5,0.25,0.1", "--tasks", tasks, "--length", str(length), "--out", str(out), "--json"]
-    options += ["--workers", str(os.cpu_count() or 1)]  # they share the tasks; times are taken alone
-    command = [sys.executable, "-m", "pith", "compare", *named, *options, *others]
+    options = ["--budgets", budgets, "--tasks", tasks, "--length", str(length), "--out", str(out), "--json"]
+    if model == "builtin":  # reading prompts once for many recipes is worth more where reading them takes longer
+        options += ["--workers", str(os.cpu_count() or 1)]  # they share the tasks; times are taken alone
+    command = [sys.executable, "-m", "pith", "compare", model, *named, *options, *others]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     found: dict[str, Any] = json.loads(done.stdout)
     return found
@@ -80,7 +94,10 @@ def lines(found: dict[str, Any]) -> list[str]:
         [method] = Recipe.parse(row["recipe"]).methods
         return families.index(method.contract), method.name, -row["cache_share"]
 
-    table = [HEADINGS, ["---"] * len(HEADINGS), cells(dense), *map(cells, sorted(others, key=place))]
+    timed = ["prefill", "decode"] if dense["costs"]["speed"] else []
+    scores = headings(tuple(parse_tasks(",".join(dense["answers"]))))
+    heads = ["recipe", *scores, "bytes held", "claimed", *timed]
+    table = [heads, ["---"] * len(heads), cells(dense), *map(cells, sorted(others, key=place))]
     return [f"| {' | '.join(row)} |" for row in table]
 
 
@@ -91,10 +108,12 @@ def cells(row: dict[str, Any]) -> list[str]:
         digits = 1 if task.startswith("perplexity") else 2
         worse = " ▼" if row["verdicts"][task] == "worse" else ""
         scores.append(f"{answer['quality']['value']:.{digits}f}{worse}")
-    speed = Speed(**row["costs"]["speed"])
-    noisy = "" if speed.decode_tells else "~"
     shares = [f"{row['cache_share']:.1%}", f"{row['costs']['bytes']['claimed']:.1%}"]
-    times = [f"{speed.prefill_ratio:.2f}x", f"{noisy}{speed.decode_ratio:.2f}x"]
+    times = []
+    if row["costs"]["speed"]:
+        speed = Speed(**row["costs"]["speed"])
+        noisy = "" if speed.decode_tells else "~"
+        times = [f"{speed.prefill_ratio:.2f}x", f"{noisy}{speed.decode_ratio:.2f}x"]
     return [f"`{row['label']}`", *scores, *shares, *times]
 
 
@@ -104,10 +123,16 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="a JSON file to write")
     parser.add_argument("--recipe", action="append", help="only these recipes; may be given several times")
     parser.add_argument("--length", type=int, default=1024, help="tokens of the prompt")
-    parser.add_argument("--tasks", default=TASKS)
+    parser.add_argument("--model", default="builtin", help="as for pith compare")
+    parser.add_argument("--budgets", default="0.5,0.25,0.1")
+    parser.add_argument("--tasks", help="default: those of the model")
+    parser.add_argument("--count", type=int, help="examples of each task that does not say it")
+    parser.add_argument("--no-times", action="store_true", help="nothing is timed")
     args = parser.parse_args()
     recipes = args.recipe or [*BUDGETED, *EVICTIONS, *STORAGES, *READINGS]
-    found = compared(args.out, recipes, args.length, args.tasks)
+    tasks = args.tasks or (TASKS if args.model == "builtin" else PRETRAINED)
+    others = ["--no-times"] * args.no_times + (["--count", str(args.count)] if args.count else [])
+    found = compared(args.out, recipes, args.length, tasks, others, args.model, args.budgets)
     if args.json:
         args.json.write_text(json.dumps(found, indent=1) + "\n")
     sys.stdout.write("\n".join([*lines(found), "", *found["verdict"]]) + "\n")

@@ -43,4 +43,7 @@ add(app, tasks.run, tasks.Options, example=tasks.EXAMPLE)
 
 def main() -> None:
     """Runs the command line; a user's mistake ends it with code 2, Ctrl-C with 130."""
+    from pith.core.allocator import keep_freed_memory
+
+    keep_freed_memory()
     app()

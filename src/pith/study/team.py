@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from pith.core import InputError, PithError
+from pith.core.allocator import keep_freed_memory
 from pith.study.compare import Measurer
 from pith.study.question import Question
 from pith.study.store import Store
@@ -176,6 +177,7 @@ def _process(task: Job, name: str, pipe: Connection) -> None:
     parent = parent_process()
     outcome: Outcome
     try:
+        keep_freed_memory()
         outcome = work(task, name, alone=lambda: not (parent and parent.is_alive()))
     except PithError as error:
         outcome = error
