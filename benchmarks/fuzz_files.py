@@ -158,7 +158,7 @@ def texts(whole: Path, tokenizer: Any) -> list[Kind]:
 
     def calibration(path: Path) -> None:
         source = Source(str(path), 2, 8)
-        source.identity()
+        source.identity(tokenizer)
         source.calibration(tokenizer)
 
     return [

@@ -7,8 +7,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, 
 from transformers import PreTrainedTokenizerFast
 
 from pith.tasks import generate
-from pith.tasks.language import KEY
 from pith.tasks.words import KEY_WORDS
+from pith.texts import KEY
 
 VOCABULARY = 4096
 

@@ -66,7 +66,7 @@ def test_calibration_is_a_question_of_recipes_that_read_it_only() -> None:
     keys = []
     for source in (Source(), Source(sequences=8)):
         asked = ask(replace(loaded, source=source), recipes, (), length=64, seed=0)
-        assert asked.calibration == source.identity()
+        assert asked.calibration == source.identity(loaded.tokenizer)
         keys.append([asked.key(recipe) for recipe in recipes])
     assert [one == other for one, other in zip(*keys, strict=True)] == [True, True, True, False]
     without = ask(replace(loaded, source=Source("no such file")), recipes[:3], (), length=64, seed=0)

@@ -17,8 +17,8 @@ from pith.tasks import tasks
 from pith.tasks.filler import passages
 from pith.tasks.generate import Example
 from pith.tasks.generated import Generated
-from pith.tasks.language import language_of
 from pith.tasks.prose import prose_text
+from pith.texts import language_of
 
 NAMES = [name for name, kind in tasks().items() if issubclass(kind, Generated)]
 FACT = r"The secret number of the ([\w-]+) is (\d{4})\."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from functools import cache
 from pathlib import Path
@@ -13,6 +14,8 @@ import torch.nn.functional as F
 from pith.core import InputError, Recipe
 from pith.models import Subject, builtin
 from pith.tasks import Perplexity
+from pith.tasks.heldout import heldout_text
+from pith.texts import held_out_prose
 
 SHORT = Perplexity(length=24, scored=6, count=3)
 
@@ -167,3 +170,12 @@ def test_progress_is_told() -> None:
     told: list[tuple[int, int]] = []
     SHORT.run(subject(), batch_size=2, progress=lambda done, total: told.append((done, total)))
     assert told == [(2, 3), (3, 3)]
+
+
+def test_a_model_reads_the_text_that_fits_it() -> None:
+    tokenizer = loaded()[1]
+    other = copy.deepcopy(tokenizer)
+    other.init_kwargs.pop("pith_language")
+    for asking, text in ((tokenizer, heldout_text()), (other, held_out_prose())):
+        for window in SHORT.windows(asking):
+            assert asking.decode(window[1:]).strip() in text

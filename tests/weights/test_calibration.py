@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -33,12 +34,24 @@ def test_sequences_stand_at_equal_distances_over_the_text(tokenizer: object, tmp
         assert row == [*begin, *tokens[index * stride : index * stride + 32 - len(begin)]]
 
 
-def test_the_builtin_text_is_the_same_every_time(tokenizer: object) -> None:
+def test_the_text_is_the_same_every_time(tokenizer: object) -> None:
     one, other = (calibration(tokenizer, sequences=64, length=512) for _ in range(2))
     assert one.tokens.shape == (64, 512)
     assert torch.equal(one.tokens, other.tokens)
     assert len({tuple(row) for row in one.tokens.tolist()}) == 64
     assert torch.equal(Source().calibration(tokenizer).tokens, one.tokens)
+
+
+def test_a_model_reads_the_text_that_fits_it(tokenizer: object) -> None:
+    few = {"sequences": 4, "length": 64}
+    own = calibration(tokenizer, **few).tokens
+    assert torch.equal(own, calibration(tokenizer, "python", **few).tokens)
+    prose = calibration(tokenizer, "prose", **few).tokens
+    assert not torch.equal(own, prose)
+    other = copy.deepcopy(tokenizer)
+    other.init_kwargs.pop("pith_language")  # type: ignore[attr-defined]
+    assert torch.equal(calibration(other, **few).tokens, prose)
+    assert Source().identity(other) == Source("prose").identity(tokenizer) != Source().identity(tokenizer)
 
 
 def test_batches_hold_2048_tokens_or_one_sequence() -> None:

@@ -25,8 +25,8 @@ class Options:
         str, typer.Option(help="auto, plain, compressed-tensors or pith; auto takes the first that holds the model.")
     ] = "auto"
     calibration: Annotated[
-        str, typer.Option(help="The text that methods read before they change weights: a file, or builtin.")
-    ] = "builtin"
+        str, typer.Option(help="What methods read before they change weights: a file, prose, python or auto.")
+    ] = "auto"
     calibration_sequences: Annotated[int, typer.Option(min=1, help="Sequences of that text that are read.")] = 64
     calibration_length: Annotated[int, typer.Option(min=2, help="Tokens of each of them.")] = 512
     dtype: Annotated[

@@ -57,7 +57,7 @@ class Options:
         bool, typer.Option("--chat", help="Tasks ask in the chat template; for models that follow instructions.")
     ] = False
     text: Annotated[
-        str | None, typer.Option(help="A text file for perplexity and bits_per_byte. Default: Python's reference.")
+        str | None, typer.Option(help="A text file for perplexity and bits_per_byte. Default: Pith's prose.")
     ] = None
     haystack: Annotated[
         str | None, typer.Option(help="A text file in which needle and ruler hide facts. Default: Pith's own prose.")
@@ -82,8 +82,8 @@ class Options:
     dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto"
     peak: Annotated[bool, typer.Option("--peak", help="Measure the peak of memory too.")] = False
     calibration: Annotated[
-        str, typer.Option(help="The text that methods read before they change weights: a file, or builtin.")
-    ] = "builtin"
+        str, typer.Option(help="What methods read before they change weights: a file, prose, python or auto.")
+    ] = "auto"
     calibration_sequences: Annotated[int, typer.Option(min=1, help="Sequences of that text that are read.")] = 64
     calibration_length: Annotated[int, typer.Option(min=2, help="Tokens of each of them.")] = 512
     workers: Annotated[int, typer.Option(min=1, help="Processes that share the tasks; times are taken alone.")] = 1

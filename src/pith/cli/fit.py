@@ -48,7 +48,7 @@ class Options:
         bool, typer.Option("--chat", help="Tasks ask in the chat template; for models that follow instructions.")
     ] = False
     text: Annotated[
-        str | None, typer.Option(help="A text file for perplexity and bits_per_byte. Default: Python's reference.")
+        str | None, typer.Option(help="A text file for perplexity and bits_per_byte. Default: Pith's prose.")
     ] = None
     length: Annotated[
         int | None,
@@ -75,8 +75,8 @@ class Options:
     dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto"
     among: Annotated[str, typer.Option(help="Contracts and methods to search, such as eviction,quantization,amq.")] = ""
     calibration: Annotated[
-        str, typer.Option(help="The text that methods read before they change weights: a file, or builtin.")
-    ] = "builtin"
+        str, typer.Option(help="What methods read before they change weights: a file, prose, python or auto.")
+    ] = "auto"
     calibration_sequences: Annotated[int, typer.Option(min=1, help="Sequences of that text that are read.")] = 64
     calibration_length: Annotated[int, typer.Option(min=2, help="Tokens of each of them.")] = 512
     out: Annotated[Path, typer.Option(help="The folder for the results and the report.")] = Path("pith-fit")

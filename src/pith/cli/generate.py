@@ -32,8 +32,8 @@ class Options:
     temperature: Annotated[float, typer.Option(min=0, help="0 takes the likeliest token; higher is more random.")] = 0.0
     seed: Annotated[int, typer.Option(min=0, help="Of the sampling.")] = 0
     calibration: Annotated[
-        str, typer.Option(help="The text that methods read before they change weights: a file, or builtin.")
-    ] = "builtin"
+        str, typer.Option(help="What methods read before they change weights: a file, prose, python or auto.")
+    ] = "auto"
     calibration_sequences: Annotated[int, typer.Option(min=1, help="Sequences of that text that are read.")] = 64
     calibration_length: Annotated[int, typer.Option(min=2, help="Tokens of each of them.")] = 512
     dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto"

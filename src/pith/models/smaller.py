@@ -119,7 +119,7 @@ def folder_of(loaded: Loaded, recipe: Recipe) -> Path | None:
         "recipe": str(weights),
         "files": [sorted(files_of(method).items()) for method in weights],
         "code": code_of(weights, [__name__]),
-        "calibration": loaded.source.identity() if reads_texts(weights) else None,
+        "calibration": loaded.source.identity(loaded.tokenizer) if reads_texts(weights) else None,
     }
     short = hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:16]
     return loaded.kept / "-".join([*(method.name for method in weights), short])

@@ -244,7 +244,7 @@ class Search:
         """The search's name: equal for equal searches only."""
         aim = {k: v for k, v in asdict(self._aim).items() if k not in ("tasks", "among")} | {"names": found.names}
         if found.reads_texts:
-            aim["calibration"] = self._loaded.source.identity()
+            aim["calibration"] = self._loaded.source.identity(self._loaded.tokenizer)
         asked = [self._asked.of(Recipe(), task) for task in self._aim.tasks]
         return "pith fit " + hashlib.sha256(json.dumps([aim, asked], sort_keys=True).encode()).hexdigest()[:32]
 

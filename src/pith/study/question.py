@@ -19,6 +19,7 @@ from pith.study.sources import code_hash
 from pith.tasks import Task
 from pith.tasks.heldout import heldout_text
 from pith.tasks.prose import prose_text
+from pith.texts import held_out_prose
 
 _MACHINE = ("processor", "cores", "threads", "device", "torch")
 """What of the environment times depend on so much that those of another one are no answer."""
@@ -106,10 +107,10 @@ def ask(
     costs: dict[str, Any] = {"length": length, "seed": seed, "runs": runs, "peak": peak}
     if runs or peak:  # bytes alone do not depend on the machine
         costs["machine"] = {name: where[name] for name in _MACHINE}
-    calibration = loaded.source.identity() if any(map(reads_texts, recipes)) else {}
+    calibration = loaded.source.identity(loaded.tokenizer) if any(map(reads_texts, recipes)) else {}
     return Question(loaded.name, recipes, tasks, settings, costs, calibration)
 
 
 def heldout_hash() -> str:
     """16 hexadecimal digits of the texts that tasks read: Python's, which differ with its version, and Pith's prose."""
-    return hashlib.sha256((heldout_text() + prose_text()).encode()).hexdigest()[:16]
+    return hashlib.sha256((heldout_text() + prose_text() + held_out_prose()).encode()).hexdigest()[:16]

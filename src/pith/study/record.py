@@ -23,7 +23,7 @@ from pith.models import Loaded
 from pith.study.grid import tasks_with
 from pith.study.question import Question
 from pith.tasks import Task
-from pith.weights import BUILTIN
+from pith.weights import AUTO
 
 FILE = "run.json"
 LAYOUT = 1
@@ -63,7 +63,7 @@ class Settings:
     runs: Annotated[int, Field(ge=0, le=MOST)] = RUNS
     at_bytes: str | None = None
     at_latency: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
-    calibration: _Path = BUILTIN
+    calibration: _Path = AUTO
     calibration_sequences: _Count = 64
     calibration_length: Annotated[int, Field(ge=2, le=MOST)] = 512
 

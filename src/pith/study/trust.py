@@ -15,7 +15,7 @@ from pith.models.smaller import reads_texts
 from pith.study.database import FILE as RESULTS
 from pith.study.record import CALIBRATION, Record
 from pith.tasks import Task
-from pith.weights import BUILTIN
+from pith.weights import AUTO, PROSE, PYTHON
 
 FLAG = "--trust-files"
 """The option that lets a record name what is opened."""
@@ -49,7 +49,7 @@ def require_trusted(record: Record, recipes: Iterable[Recipe], tasks: Iterable[T
             f"run.json names the folder {shown(record.model)} as its model: name the model in the command as well "
             f"(pith compare MODEL --from run.json), or allow what run.json names by {FLAG}"
         )
-    if record.settings.calibration != BUILTIN:
+    if record.settings.calibration not in (AUTO, PROSE, PYTHON):
         raise InputError(
             f"run.json names the calibration text {shown(record.settings.calibration)}, which is not opened; if you "
             f"trust whoever wrote run.json, add {FLAG}"

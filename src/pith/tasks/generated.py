@@ -16,11 +16,11 @@ from pith.tasks.base import BatchedTask, Calibration, Progress, Quality, Query, 
 from pith.tasks.early import heard
 from pith.tasks.generate import Example
 from pith.tasks.greedy import Prompt, greedy_batches
-from pith.tasks.language import Language, Spoken, language_of
 from pith.tasks.prose import prose_text
 from pith.tasks.room import Room
 from pith.tasks.scoring import Match, calibration, score, share_interval
 from pith.tasks.text import encode
+from pith.texts import Language, Spoken, language_of
 
 TALK, BRIEF = 48, 8
 """Tokens that a reply in a chat may have beside its answer, and those where the prompt holds the answer's beginning."""

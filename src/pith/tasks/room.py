@@ -10,7 +10,7 @@ from pith.core import InputError
 from pith.tasks.filler import insert, largest, noise, passages, stretch
 from pith.tasks.generate import Example
 from pith.tasks.heldout import heldout_text
-from pith.tasks.language import Spoken
+from pith.texts import Spoken
 
 FILLED = 0.95
 """The share of its length that an example fills at least."""

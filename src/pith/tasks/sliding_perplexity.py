@@ -57,7 +57,7 @@ class SlidingPerplexity(Task):
     bounds: ClassVar[tuple[float, float]] = (0.0, math.inf)
 
     text: str | None = param(
-        None, "path of a text file; none is Python's language reference, which is held out", file=True
+        None, "path of a text file; none is Pith's prose, for the built-in model Python's reference", file=True
     )
     length: int = param(1024, "tokens of a window", ge=2)
     stride: int | None = param(None, "tokens from one window's beginning to the next; none is length, no overlap", ge=1)
@@ -107,7 +107,9 @@ class SlidingPerplexity(Task):
                 PithWarning,
                 stacklevel=2,
             )
-        losses = guessed(tokens_of(tokenizer, text_at(self.text, self.name)), torch.tensor([scored]), len(tokenizer))
+        losses = guessed(
+            tokens_of(tokenizer, text_at(self.text, self.name, tokenizer)), torch.tensor([scored]), len(tokenizer)
+        )
         return Calibration(1.0, self._quality(losses[0]).value)
 
     def tokens(self, tokenizer: Any) -> tuple[int, ...]:
@@ -116,7 +118,7 @@ class SlidingPerplexity(Task):
         Raises:
             InputError: the file cannot be read.
         """
-        return (*beginning(tokenizer), *tokens_of(tokenizer, text_at(self.text, self.name)))
+        return (*beginning(tokenizer), *tokens_of(tokenizer, text_at(self.text, self.name, tokenizer)))
 
     def windows(self, tokens: int) -> list[Window]:
         """Return the windows of a text of so many tokens.

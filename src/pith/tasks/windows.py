@@ -22,6 +22,7 @@ from pith.tasks.early import show
 from pith.tasks.heldout import heldout_text
 from pith.tasks.stream import Stream, not_finite
 from pith.tasks.text import beginning, tokens_of
+from pith.texts import held_out_prose, language_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +43,7 @@ class Windows(BatchedTask):
     bounds: ClassVar[tuple[float, float]] = (0.0, math.inf)
 
     text: str | None = param(
-        None, "path of a text file; none is Python's language reference, which is held out", file=True
+        None, "path of a text file; none is Pith's prose, for the built-in model Python's reference", file=True
     )
     length: int = param(1024, "tokens of the context, the one that begins a sequence included", ge=2)
     scored: int = param(128, "tokens after the context that are scored", ge=1)
@@ -89,7 +90,7 @@ class Windows(BatchedTask):
         """A guesser knows how often each token stands in the text, and nothing of what came before: of every token one
         more is counted than there are.
         """
-        tokens = tokens_of(tokenizer, self._read())
+        tokens = tokens_of(tokenizer, self._read(tokenizer))
         losses = guessed(tokens, self.windows(tokenizer)[:, self.length :], len(tokenizer))
         return Calibration(self.oracle, self.quality(losses, tokenizer).value)
 
@@ -99,7 +100,7 @@ class Windows(BatchedTask):
         Raises:
             InputError: the file cannot be read, or the text is too short for so many windows.
         """
-        begin, tokens = beginning(tokenizer), tokens_of(tokenizer, self._read())
+        begin, tokens = beginning(tokenizer), tokens_of(tokenizer, self._read(tokenizer))
         size = self.length + self.scored - len(begin)
         return torch.tensor([begin + tokens[start : start + size] for start in self._starts(tokenizer)])
 
@@ -112,7 +113,7 @@ class Windows(BatchedTask):
         """Of each window its scored tokens, with the text's next `around` tokens on both sides, and how many of these
         stand before.
         """
-        tokens, found = tokens_of(tokenizer, self._read()), []
+        tokens, found = tokens_of(tokenizer, self._read(tokenizer)), []
         for start in self._starts(tokenizer):
             first = start + self.length - len(beginning(tokenizer))
             before = min(around, first)
@@ -120,7 +121,7 @@ class Windows(BatchedTask):
         return found
 
     def _starts(self, tokenizer: Any) -> list[int]:
-        tokens = len(tokens_of(tokenizer, self._read()))
+        tokens = len(tokens_of(tokenizer, self._read(tokenizer)))
         begin = len(beginning(tokenizer))
         if begin >= self.length:
             raise InputError(
@@ -138,8 +139,8 @@ class Windows(BatchedTask):
         rng = Random(self.seed)
         return [index * part + rng.randrange(part - size + 1) for index in range(self.count)]
 
-    def _read(self) -> str:
-        return text_at(self.text, self.name)
+    def _read(self, tokenizer: Any) -> str:
+        return text_at(self.text, self.name, tokenizer)
 
     def _losses(self, model: Any, windows: Int[Tensor, "batch tokens"]) -> Float[Tensor, "batch scored"]:
         """The negative log-likelihood of every scored token."""
@@ -154,13 +155,18 @@ class Windows(BatchedTask):
         return found
 
 
-def text_at(path: str | None, task: str) -> str:
-    """Return the text of a file that a task's parameter `text` names, or the held-out one where it is None.
+def text_at(path: str | None, task: str, tokenizer: Any) -> str:
+    """Return the text of a file that a task's parameter `text` names; where it is None, a text that fits the model.
+
+    That is Python's language reference for the built-in model, which was trained on Python's library, and held-out
+    prose for any other.
 
     Raises:
         InputError: the file cannot be read.
     """
-    return heldout_text() if path is None else read_text(path, label=f"{task}: text=")
+    if path is not None:
+        return read_text(path, label=f"{task}: text=")
+    return heldout_text() if language_of(tokenizer) == "pith" else held_out_prose()
 
 
 def guessed(tokens: Sequence[int], scored: Int[Tensor, "count scored"], words: int) -> Float[Tensor, "count scored"]:

@@ -6,7 +6,7 @@ other `StandIn`s take the places of plain modules, and are saved and loaded with
 
 from pith.weights.anatomy import Parts, heads, parts
 from pith.weights.blocks import Stage, block_name, blocks, walk
-from pith.weights.calibration import BUILTIN, Calibration, Source, calibration, of_tokens
+from pith.weights.calibration import AUTO, PROSE, PYTHON, Calibration, Source, calibration, of_tokens
 from pith.weights.compressor import Compressor, Pruner, compress
 from pith.weights.experts import SplitExperts, fuse_experts, split_experts
 from pith.weights.grid import Grid, fit_grid
@@ -19,7 +19,9 @@ from pith.weights.standin import StandIn, layout, rebuild, stand_ins
 from pith.weights.structure import Part, drop_part, keep_blocks, keep_channels, keep_heads, settle
 
 __all__ = [
-    "BUILTIN",
+    "AUTO",
+    "PROSE",
+    "PYTHON",
     "Calibration",
     "Compressor",
     "Grid",

@@ -19,13 +19,16 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from pith.core import InputError, Method, PithWarning, StoreError, read_text, shown
+from pith.texts import calibration_prose, language_of
 from pith.weights.duplicate import aligned
 from pith.weights.encoding import beginning, encode
 from pith.weights.model_hash import model_hash, tensors_hash
 from pith.weights.writing import write_errors
 
-BUILTIN = "builtin"
-"""The name of the text that comes with every Python: sources of its library, with their documentation."""
+AUTO, PROSE, PYTHON = "auto", "prose", "python"
+"""The names of texts: what fits the model (Python for the built-in one, else prose), English prose out of a book in the
+public domain, and sources of Python's library with their documentation.
+"""
 
 _SOURCES = (
     "argparse", "bisect", "calendar", "csv", "dataclasses", "datetime", "difflib", "doctest", "enum", "fractions",
@@ -120,22 +123,25 @@ class Source:
     """Where a calibration comes from: what a command is told.
 
     Attributes:
-        text: the path of a text file, or "builtin" for the text that comes with every Python.
+        text: "auto", "prose", "python" (see `calibration`), or the path of a text file.
         sequences: how many sequences are read.
         length: tokens of each.
     """
 
-    text: str = BUILTIN
+    text: str = AUTO
     sequences: int = 64
     length: int = 512
 
-    def identity(self) -> dict[str, Any]:
+    def identity(self, tokenizer: Any) -> dict[str, Any]:
         """What a calibration from here depends on beside the tokenizer, as plain data; where the text lies is no part.
+
+        Args:
+            tokenizer: the model's, by which "auto" chooses.
 
         Raises:
             InputError: the text cannot be read.
         """
-        text = hashlib.sha256(_read(self.text).encode()).hexdigest()[:16]
+        text = hashlib.sha256(_read(self.text, tokenizer).encode()).hexdigest()[:16]
         return {"text": text, "sequences": self.sequences, "length": self.length}
 
     def calibration(self, tokenizer: Any, progress: Progress | None = None, folder: Path | None = None) -> Calibration:
@@ -147,7 +153,7 @@ class Source:
 
 def calibration(
     tokenizer: Any,
-    text: str | Path = BUILTIN,
+    text: str | Path = AUTO,
     *,
     sequences: int = 64,
     length: int = 512,
@@ -158,7 +164,9 @@ def calibration(
 
     Args:
         tokenizer: the model's.
-        text: the path of a text file, or "builtin": sources of Python's library, with their documentation.
+        text: the path of a text file, "prose" (English prose out of a book in the public domain), "python" (sources of
+            Python's library, with their documentation), or "auto": Python for the built-in model, which was trained on
+            it, and prose for any other.
         sequences: how many.
         length: tokens of each, with those that begin a sequence, if the tokenizer adds any.
         progress: told how a method goes on.
@@ -170,7 +178,7 @@ def calibration(
     for name, value, least in (("sequences", sequences, 1), ("length", length, 2)):
         if value < least:
             raise InputError(f"{name}={value} makes no sense; allowed is {least} or more")
-    begin, tokens = list(beginning(tokenizer)), encode(tokenizer, _read(text), begin=False)
+    begin, tokens = list(beginning(tokenizer)), encode(tokenizer, _read(text, tokenizer), begin=False)
     size = length - len(begin)
     if size < 1:
         raise InputError(
@@ -198,8 +206,12 @@ def of_tokens(rows: list[list[int]], progress: Progress | None = None, folder: P
     return Calibration(torch.tensor(rows), progress, folder)
 
 
-def _read(text: str | Path) -> str:
-    if text == BUILTIN:
+def _read(text: str | Path, tokenizer: Any) -> str:
+    if text == AUTO:
+        text = PYTHON if language_of(tokenizer) == "pith" else PROSE
+    if text == PROSE:
+        return calibration_prose()
+    if text == PYTHON:
         library = Path(sysconfig.get_paths()["stdlib"])
         files = [library / f"{name}.py" for name in _SOURCES]
         return "\n".join(file.read_text(encoding="utf-8") for file in files if file.is_file())
