@@ -37,7 +37,8 @@ def small(name: str, groups: bool = True) -> str:
         return SMALL[name] if groups else SMALL[name].replace("group_size=32", "")
     known = {parameter.name: parameter.kind for parameter in pith.methods()[name].parameters()}
     quick = {key: value for key, value in QUICK.items() if groups or key != "group_size"}
-    values = ", ".join(f"{key}={value}" for key, value in quick.items() if known.get(key, "") in ("int", "float"))
+    numbers = ("int", "float", "int or choice")
+    values = ", ".join(f"{key}={value}" for key, value in quick.items() if known.get(key, "") in numbers)
     return f"{name}({values})"
 
 

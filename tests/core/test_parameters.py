@@ -136,3 +136,11 @@ def test_a_syntax_error_shows_a_window_around_its_place() -> None:
     assert len(line) == 62
     assert line[caret.index("^")] == ")"
     assert line[2:] in text
+
+
+def test_what_decides_bytes_is_named_at_its_default_too() -> None:
+    assert str(RTN()) == "rtn(bits=4)"  # the group size comes from the model
+    assert str(RTN(group_size=64)) == "rtn(bits=4, group_size=64)"
+    assert Recipe.parse("rtn(group_size='auto')") == Recipe.parse(str(RTN()))
+    with pytest.raises(ParameterError, match="group_size=-1 is not allowed; allowed is int, 0 or more, or 'auto'"):
+        RTN(group_size=-1)

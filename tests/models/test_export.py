@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors import SafetensorError, safe_open
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig
 
 import pith
 from contracts.compressors import gpt2, llama
@@ -31,6 +31,16 @@ def packed(recipe: str, model: Any = None) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", PithWarning)
         return pith.compress(model or llama(), recipe)
+
+
+def odd() -> Any:
+    """A Llama whose 72 and 216 inputs no group of 128, 64 or 32 divides, with its tied embedding."""
+    config = LlamaConfig(
+        vocab_size=97, hidden_size=72, intermediate_size=216, num_hidden_layers=2, num_attention_heads=3,
+        num_key_value_heads=1, max_position_embeddings=128, tie_word_embeddings=True,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    return AutoModelForCausalLM.from_config(config).eval()
 
 
 def logits(model: Any) -> torch.Tensor:
@@ -74,6 +84,17 @@ def test_plain_transformers_reads_packed_models(recipe: str, dtype: torch.dtype,
 
 
 @LIBRARY
+@pytest.mark.parametrize("method", ["rtn", "gptq", "awq"])
+def test_plain_transformers_reads_layers_that_128_does_not_divide(method: str, tmp_path: Path) -> None:
+    model, texts = odd(), of_tokens(tokens(2, 24).tolist())
+    require_possible(model, Recipe.parse(f"{method}(bits=4)"), "compressed-tensors")
+    smaller = pith.compress(model, f"{method}(bits=4)", texts)
+    assert smaller.config.pith_recipe == [f"{method}(bits=4, group_size=72)"]
+    assert export(smaller, None, tmp_path / "out").format == "compressed-tensors"
+    near(logits(AutoModelForCausalLM.from_pretrained(tmp_path / "out")), logits(smaller))
+
+
+@LIBRARY
 def test_the_file_takes_its_bits(tmp_path: Path) -> None:
     export(packed("rtn(bits=3, group_size=32)"), None, tmp_path / "out")
     with safe_open(tmp_path / "out" / "model.safetensors", "pt") as file:
@@ -99,7 +120,7 @@ def test_it_generates_with_its_tokenizer_and_its_settings(tmp_path: Path) -> Non
     again, reader = (one.from_pretrained(tmp_path) for one in (AutoModelForCausalLM, AutoTokenizer))
     assert again.generate(**reader("import os", return_tensors="pt")).shape[1] <= 2 + 5 + 4
     assert again.generation_config.max_new_tokens == 5
-    assert pith.load(str(tmp_path)).model.config.pith_recipe == ["rtn()"]
+    assert pith.load(str(tmp_path)).model.config.pith_recipe == ["rtn(bits=4, group_size=128)"]
 
 
 def test_models_without_stand_ins_are_plain(tmp_path: Path) -> None:

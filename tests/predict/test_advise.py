@@ -213,6 +213,6 @@ def test_recipes_that_change_weights_are_not_predicted() -> None:
     found = advise(deep(), [Recipe.parse("rtn(bits=4) + snapkv(budget=0.25)")], [32], seconds=1.0)
     assert found.predicted == ()
     [(recipe, why)] = found.refused.items()
-    assert recipe == "rtn() + snapkv(budget=0.25)"
+    assert recipe == "rtn(bits=4) + snapkv(budget=0.25)"
     assert "changes weights" in why
     assert "pith compare measures it" in why

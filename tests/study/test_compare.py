@@ -172,19 +172,19 @@ def test_weights_are_changed_once_before_workers_begin(tmp_path: Path) -> None:
     watch, asked = Preparing(), question("snapkv", "rtn(bits=4)", "hqq(bits=2)", budgets=(0.5,))
     with Store(tmp_path) as store:
         study = compare(asked, store, watch, watch, Helping())
-        assert watch.taken[:3] == ["rtn() prepared", "hqq(bits=2) prepared", "workers"]
+        assert watch.taken[:3] == ["rtn(bits=4) prepared", "hqq(bits=2) prepared", "workers"]
         assert study.refused == {"hqq(bits=2)": "it cannot be taken"}
-        assert set(study.measurements) == {"dense", "snapkv()", "rtn()"}
+        assert set(study.measurements) == {"dense", "snapkv()", "rtn(bits=4)"}
         before = len(watch.taken)
         compare(asked, store, watch, watch, Helping())
-    assert "rtn() prepared" not in watch.taken[before:], "its answers are stored"
+    assert "rtn(bits=4) prepared" not in watch.taken[before:], "its answers are stored"
 
 
 def test_recipes_that_change_weights_alike_take_turns_in_tasks(tmp_path: Path) -> None:
     recipes = ("snapkv", "tova", "rtn(bits=4)", "rtn(bits=4) + snapkv", "rtn(bits=4) + tova", "rtn(bits=8) + tova")
     asked = question(*recipes, budgets=(0.5,))
     study, watch = ask(tmp_path, asked)
-    pairs = ["snapkv() tova()", "rtn() + snapkv() rtn() + tova()"]
+    pairs = ["snapkv() tova()", "rtn(bits=4) + snapkv() rtn(bits=4) + tova()"]
     assert watch.together == pairs * len(asked.tasks), "rtn alone acts in no cache, and 8 bits make another model"
     assert list(study.measurements) == [str(recipe) for recipe in asked.recipes]
     for recipe in asked.recipes:

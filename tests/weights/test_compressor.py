@@ -80,7 +80,7 @@ def test_recipes_that_cannot_be_are_refused_when_they_are_built() -> None:
 
 
 def test_weights_are_not_changed_for_a_while() -> None:
-    words = r"rtn\(\) changes weights: pith.compress.* returns a new model"
+    words = r"rtn\(bits=4\) changes weights: pith.compress.* returns a new model"
     with pytest.raises(RecipeError, match=words) as caught, pith.applied(llama(), "rtn() + snapkv(budget=0.5)"):
         pass
     assert "\n" not in str(caught.value)

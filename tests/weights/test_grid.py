@@ -5,6 +5,7 @@ import torch
 
 from pith.core import InputError
 from pith.weights import Grid, fit_grid
+from pith.weights.grid import fitting_group
 
 
 def weight(out: int = 6, inputs: int = 50) -> torch.Tensor:
@@ -72,3 +73,15 @@ def test_a_zero_may_lie_between_codes() -> None:
 def test_a_group_of_less_than_nothing_is_refused() -> None:
     with pytest.raises(InputError, match="group_size=-1 makes no sense; allowed is 0 for whole rows, or 1 or more"):
         fit_grid(weight(), 4, -1)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "size"),
+    [
+        ([576, 1536], 64), ([256, 1024], 128), ([96], 32), ([72, 216], 72), ([72, 96], 24), ([896, 4864], 128),
+        ([50, 96], 128), ([7], 128),
+    ],
+)  # fmt: skip
+def test_the_fitting_group_divides_all_inputs(inputs: list[int], size: int) -> None:
+    assert fitting_group(inputs) == size
+    assert fitting_group([256], most=64) == 64

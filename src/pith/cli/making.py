@@ -43,7 +43,8 @@ class Outcome:
         folder: that was made.
         format: in which the model was written.
         apart: how far the logits of what was read back lie from the model's, as a share of their length.
-        model, recipe: what was asked for.
+        model: what was asked for.
+        recipe: the methods that changed the weights, with the group size that was taken.
         rest: the part of the recipe that acts later and stands in a file beside the model; None where none does.
         read_with: the call that reads the folder.
         dense_bytes, bytes: of the weights in memory, before and after.
@@ -152,8 +153,9 @@ def make(options: Options) -> Outcome:
     if kind == "pith" and options.format == "auto":
         say(f"note: only pith.load reads this folder: {compressed_tensors.refusal(found.model)}")
     return Outcome(
-        folder=str(options.out), format=kind, apart=written.apart, model=options.model, recipe=str(recipe.weights),
-        rest=str(recipe.rest) if len(recipe.rest) else None, read_with=READERS[kind].format(options.out),
+        folder=str(options.out), format=kind, apart=written.apart, model=options.model,
+        recipe=_resolved(found.model, recipe), rest=str(recipe.rest) if len(recipe.rest) else None,
+        read_with=READERS[kind].format(options.out),
         dense_bytes=dense_bytes, bytes=weight_bytes(found.model),
         disk_bytes=sum(file.stat().st_size for file in out.glob("*.safetensors")), peak_bytes=resident_peak(),
         device_peak_bytes=torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None,
@@ -182,6 +184,11 @@ def told(outcome: Outcome) -> list[str]:
     if outcome.format == "compressed-tensors":
         lines.append("Transformers decodes these weights to use them: in memory only --format pith keeps them packed")
     return lines
+
+
+def _resolved(model: Any, recipe: Recipe) -> str:
+    """Return the methods as the model records them, with numbers for what is "auto" in the recipe."""
+    return " + ".join(model.config.pith_recipe[-len(recipe.weights) :])
 
 
 def _left(model: Any) -> tuple[str, ...]:

@@ -80,6 +80,7 @@ class Parameter:
 class Parametrised:
     """A value with parameters, built, compared and printed: `str(value)` is the text that builds it again.
 
+    The text names the parameters that differ from their defaults, and those of `always_named` unless they are "auto".
     Two are equal when they are of one class with equal parameters. Each parameter is checked when the value is built.
 
     Class attributes:
@@ -103,17 +104,23 @@ class Parametrised:
 
     def __str__(self) -> str:
         values = {p.name: (p, getattr(self, p.name)) for p in self.parameters()}
-        first = next((p.name for p, _ in values.values() if p.takes), None)
+        first, always = next((p.name for p, _ in values.values() if p.takes), None), self.always_named()
         words: list[str] = []
         for name, (parameter, value) in values.items():
             # by text: to Python budget=1, one token, equals budget=1.0, everything
-            if value == parameter.default and repr(value) == repr(parameter.default):
+            default = value == parameter.default and repr(value) == repr(parameter.default)
+            if default and (name not in always or value == "auto"):
                 continue
             if name == first and isinstance(value, Parametrised):
                 words.insert(0, str(value))
             else:
                 words.append(f"{name}={written(value)}")
         return f"{self.name}({', '.join(words)})"
+
+    @classmethod
+    def always_named(cls) -> tuple[str, ...]:
+        """Return the parameters that the text names where they are defaults too; none unless a class says otherwise."""
+        return ()
 
     @classmethod
     def build(cls, /, **values: Any) -> typing.Self:
@@ -231,6 +238,8 @@ def _allowed(field: dataclasses.Field[Any], hint: Any) -> str:
     ge, le = field.metadata.get("ge"), field.metadata.get("le")
     if hint_parts := [a for a in typing.get_args(hint) if typing.get_origin(a) is Literal]:
         values = ", ".join(repr(v) for part in hint_parts for v in typing.get_args(part))
+        if int in typing.get_args(hint):
+            return f"int, {ge} or more, or {values}"
         return f"one of {values}" + (", or such by name pattern" if Patterns in typing.get_args(hint) else "")
     bounds = [f"{ge} or more" if ge is not None else "", f"at most {le}" if le is not None else ""]
     kind = ("an odd " if field.metadata.get("odd") else "") + _kind(hint)

@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM
 
 from pith.core import InputError, ModelError, PithError, Recipe
 from pith.weights.duplicate import duplicate
-from pith.weights.grid import Grid, size_of_group
+from pith.weights.grid import Grid, fitting_group
 from pith.weights.packed import PackedLinear
 from pith.weights.quantizer import WeightQuantizer
 from pith.weights.standin import stand_ins
@@ -75,27 +75,29 @@ def refusal_before(model: Any, recipe: Recipe) -> PithError | None:
         return ModelError("no layer will be packed, so that there is nothing to write as compressed-tensors")
     if len(recipe.weights) > 1 or not isinstance(method, WeightQuantizer):
         return None
+    method = method.fitted_to(model)
     given, own = dict(model.named_modules()), duplicate(model)  # choosing may split experts
-    sizes: dict[str, tuple[int, int]] = {}
+    sizes: dict[int, set[tuple[int, bool]]] = {}
     for name, bits in method.chosen(own).items():
         if type(layer := given.get(name)) is not nn.Linear:
             return ModelError(f"compressed-tensors knows plain linear layers only, which {name} is not")
         inputs = int(layer.in_features)
-        size = inputs if bits == 8 else size_of_group(method.group_size, inputs)
+        size = method.group_of(bits, inputs)
         if inputs % size:
             return ModelError(_ragged(name, inputs, size))
-        sizes[name] = bits, 0 if size == inputs else size
-    schemes = set(sizes.values())
+        sizes.setdefault(bits, set()).add((size, size == inputs))
+    schemes = {
+        (bits, 0 if all(whole for _, whole in found) else size) for bits, found in sizes.items() for size, _ in found
+    }
     if len(schemes) > 1 and not method.symmetric:
         return ModelError(_mixed(len(schemes)))
     return None
 
 
 def _ragged(name: str, inputs: int, size: int) -> str:
-    fitting = next((one for one in (128, 64, 32) if inputs % one == 0), 0)
     return (
         f"compressed-tensors needs rows of whole groups; {name} has {inputs} inputs in groups of {size}, for which "
-        f"group_size={fitting} fits"
+        f"group_size={fitting_group([inputs])} fits"
     )
 
 

@@ -71,6 +71,11 @@ class AMQ(Quantizer):
     generations: int = param(10, "of the search", ge=1)
     seed: int = param(0, "of all that is random", ge=0)
 
+    def fitted_to(self, model: Any) -> AMQ:
+        """Return the method whose last step has its group size as a number."""
+        size = replace(self.of, bits=4).fitted_to(model).group_size
+        return replace(self, of=replace(self.of, group_size=size))
+
     def change(self, model: Any, calibration: Calibration) -> None:
         """Searches, and lets the other quantizer pack what was found."""
         split_experts(model, self.of.skip)

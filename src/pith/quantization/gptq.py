@@ -40,12 +40,12 @@ class GPTQ(WeightQuantizer):
     is one scale a row, symmetric. Beside the model it holds one block's inputs and, for each of its layers, numbers as
     many as inputs squared.
 
-    Deviates: groups of 128 by default, whole rows in the paper's main tables. The authors' code fits groups of fewer
-    than 128 to weights that are behind by up to 127 columns; here they are up to date (with their block of columns as
-    long as a group, theirs gives the same). Symmetric grids of rows without negative weights reach as far as others,
-    and do not clip at half. `act_order` keeps every group's own inputs together (the authors' static groups), so that
-    no index of groups is stored. Where the Hessian cannot be inverted, ten times the damping is tried. Layers that no
-    token reached are rounded to nearest and named; so, unnamed, are layers outside the blocks.
+    Deviates: groups of at most 128 by default, whole rows in the paper's main tables. The authors' code fits groups of
+    fewer than 128 to weights that are behind by up to 127 columns; here they are up to date (with their block of
+    columns as long as a group, theirs gives the same). Symmetric grids of rows without negative weights reach as far as
+    others, and do not clip at half. `act_order` keeps every group's own inputs together (the authors' static groups),
+    so that no index of groups is stored. Where the Hessian cannot be inverted, ten times the damping is tried. Layers
+    that no token reached are rounded to nearest and named; so, unnamed, are layers outside the blocks.
     """
 
     paper: ClassVar[Paper] = Paper(
@@ -90,7 +90,7 @@ class GPTQ(WeightQuantizer):
 
     def fitted(self, weight: Float[Tensor, "out in"], bits: int) -> Grid:
         """The grid from the least to the greatest weight."""
-        return fit_grid(weight, bits, 0 if bits == 8 else self.group_size, self.symmetric or bits == 8)
+        return fit_grid(weight, bits, self.group_of(bits, weight.shape[1]), self.symmetric or bits == 8)
 
     def _round_block(self, model: Any, stage: Stage, chosen: dict[str, int]) -> list[str]:
         """Rounds and packs the layers of a block, and names those that no token reached."""
@@ -114,7 +114,7 @@ class GPTQ(WeightQuantizer):
                 weight,
                 hessian,
                 lambda some: self.grid(some, bits).stored_as(weight.dtype),
-                group_size=0 if bits == 8 else self.group_size,
+                group_size=self.group_of(bits, weight.shape[1]),
                 act_order=self.act_order,
                 damping=self.damping,
             )

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pith.core import Paper, param
 from pith.weights import Calibration, Grid, WeightQuantizer
-from pith.weights.grid import grouped, size_of_group
+from pith.weights.grid import grouped
 
 _LARGEST_STEPS = 2e4
 """The most steps that a grid has in a range of 1."""
@@ -43,11 +43,9 @@ class HQQ(WeightQuantizer):
         "dropbox/hqq",
     )
     calibrated: ClassVar[bool] = False
+    most: ClassVar[int] = 64
     symmetric: ClassVar[bool] = False  # type: ignore[misc]  # no parameter: the zero is what the method looks for
 
-    group_size: int = param(
-        64, "inputs of a row that share a grid, at most all; 0 for the whole row; with 8 bits always 0", ge=0
-    )
     norm: float = param(0.7, "of the errors that are made small, 1 or less", ge=0.1, le=1)
     beta: float = param(10.0, "how strongly errors are held to what rounding leaves, at first", ge=1e-3)
     kappa: float = param(1.01, "by what beta grows at every step", ge=1)
@@ -63,7 +61,7 @@ class HQQ(WeightQuantizer):
         """The grid with the zero that fits best; its values are those that will be read."""
         if bits == 8:
             return super().grid(weight, bits)
-        size = size_of_group(self.group_size, weight.shape[1])
+        size = self.group_of(bits, weight.shape[1])
         groups = grouped(weight.float(), size)
         real = torch.arange(groups.shape[1] * size, device=weight.device).view(-1, size) < weight.shape[1]
         low, high = groups.amin(-1), groups.amax(-1)

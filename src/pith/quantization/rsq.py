@@ -15,7 +15,7 @@ from pith.core import Paper, param
 from pith.quantization.gptq import GPTQ
 from pith.weights import Calibration, Grid, Stage, blocks, parts, walk
 from pith.weights.duplicate import duplicate
-from pith.weights.grid import grouped, size_of_group
+from pith.weights.grid import grouped
 from pith.weights.rotation import rotate
 
 
@@ -91,7 +91,7 @@ class RSQ(GPTQ):
         """Symmetric grids have a step of max|w| / (2^(bits - 1) - 1)."""
         if not self.symmetric and bits != 8:
             return super().fitted(weight, bits)
-        size = size_of_group(0 if bits == 8 else self.group_size, weight.shape[1])
+        size = self.group_of(bits, weight.shape[1])
         largest = grouped(weight.float(), size).abs().amax(-1).clamp(min=1e-5)
         scale = largest / (2 ** (bits - 1) - 1)
         return Grid(bits, scale, torch.full_like(scale, 2 ** (bits - 1)), size)

@@ -35,6 +35,11 @@ class Compressor(Method, ABC):
     calibrated: ClassVar[bool] = True
     trains: ClassVar[bool] = False
 
+    @classmethod
+    def always_named(cls) -> tuple[str, ...]:
+        """Return the parameters that decide the bytes of the weights: what is searched first, groups and embeddings."""
+        return (*[one.name for one in cls.parameters() if one.sweep][:1], "group_size", "embedding_bits")
+
     @abstractmethod
     def change(self, model: Any, calibration: Calibration) -> None:
         """Changes the model; replaces modules and parameters, writes into no tensor.
@@ -46,6 +51,14 @@ class Compressor(Method, ABC):
         Raises:
             ModelError: the method cannot take the model; the message says why.
         """
+
+    def fitted_to(self, model: Any) -> Compressor:
+        """Return the method with those parameters as numbers that depend on the model, such as `group_size="auto"`.
+
+        Raises:
+            ModelError: the method cannot take the model.
+        """
+        return self
 
     def compress(self, model: Any, calibration: Calibration | None = None) -> Any:
         """The model with the method applied, as a new model; the one that came in stays as it is.
@@ -68,11 +81,11 @@ class Compressor(Method, ABC):
         require_finite(model, type(model).__name__)
         if self.calibrated:
             require_known_tokens(model, calibration)
-        smaller = duplicate(model).eval()
+        smaller, method = duplicate(model).eval(), self.fitted_to(model)
         with torch.no_grad():
-            self.change(smaller, calibration.stage(self, model))
+            method.change(smaller, calibration.stage(method, model))
             lay_out(smaller)
-        done = [*(getattr(model.config, "pith_recipe", None) or []), str(self)]
+        done = [*(getattr(model.config, "pith_recipe", None) or []), str(method)]
         smaller.config.pith_recipe = done
         as_saved(smaller)
         if not _packed(model) and _packed(smaller):

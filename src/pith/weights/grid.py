@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import torch
@@ -9,6 +11,10 @@ from jaxtyping import Float, Integer, UInt8
 from torch import Tensor
 
 from pith.core import InputError
+from pith.weights.int4 import GROUP_SIZES
+
+_LEAST = 16
+"""The smallest group that `fitting_group` takes: the two numbers of a smaller one take more bytes than its codes."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +99,22 @@ def size_of_group(group_size: int, inputs: int) -> int:
     if group_size < 0:
         raise InputError(f"group_size={group_size} makes no sense; allowed is 0 for whole rows, or 1 or more")
     return min(group_size, inputs) or inputs
+
+
+def fitting_group(inputs: Iterable[int], most: int = 128) -> int:
+    """Return the largest group size that divides the inputs of all layers: 64 for layers of 576 and 1536 inputs.
+
+    Sizes for which there is a kernel (128, 64, 32) come first, then the largest common divisor of at least 16. Where
+    there is none of these it is `most`, with which the last group of a row has fewer inputs.
+
+    Args:
+        inputs: of each layer.
+        most: the largest size that is returned.
+    """
+    common = math.gcd(*inputs)
+    kernel = [size for size in GROUP_SIZES if size <= most and common and common % size == 0]
+    others = [size for size in range(_LEAST, most + 1) if common and common % size == 0]
+    return max(kernel or others or [most])
 
 
 def fit_grid(weight: Float[Tensor, "out in"], bits: int, group_size: int, symmetric: bool = False) -> Grid:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 from jaxtyping import Float
@@ -14,7 +14,7 @@ from pith.weights.calibration import Calibration
 from pith.weights.compressor import Compressor
 from pith.weights.duplicate import duplicate
 from pith.weights.experts import split_experts
-from pith.weights.grid import Grid, fit_grid
+from pith.weights.grid import Grid, fit_grid, fitting_group, size_of_group
 from pith.weights.linears import linears, weight_of
 from pith.weights.packed import pack_linear
 from pith.weights.size import bytes_when_packed
@@ -32,16 +32,43 @@ class Quantizer(Compressor, ABC):
 
 @dataclass(frozen=True, kw_only=True)
 class WeightQuantizer(Quantizer, ABC):
-    """A quantizer with a number of bits for every layer, and a grid for every group of a row's inputs."""
+    """A quantizer with a number of bits for every layer, and a grid for every group of a row's inputs.
+
+    Class attributes:
+        most: the largest group size that `group_size="auto"` takes.
+    """
+
+    most: ClassVar[int] = 128
 
     bits: Bits | Patterns = param(
         4, 'of a weight; by name pattern too, as {"*.down_proj": 4, "*": 3}', sweep=(2, 3, 4, 8)
     )
-    group_size: int = param(
-        128, "inputs of a row that share a grid, at most all; 0 for the whole row; with 8 bits always 0", ge=0
+    group_size: int | Literal["auto"] = param(
+        "auto",
+        "inputs of a row that share a grid; 0 for the whole row, as always with 8 bits; auto for the largest of 128, "
+        "64 and 32 that divides the inputs of all layers",
+        ge=0,
     )
     symmetric: bool = param(False, "whether a grid reaches as far below 0 as above; with 8 bits always")
     skip: str | tuple[str, ...] = param("lm_head", "name patterns of layers that stay as they are")
+
+    def fitted_to(self, model: Any) -> WeightQuantizer:
+        """The method with the group size that `auto` takes for a model; see `fitting_group`.
+
+        Raises:
+            ModelError: as of `chosen`.
+        """
+        if self.group_size != "auto":
+            return self
+        own = duplicate(model)  # choosing may split experts
+        chosen = self.chosen(own)
+        widths = [weight_of(own.get_submodule(name)).shape[1] for name, bits in chosen.items() if bits != 8]
+        return replace(self, group_size=fitting_group(widths, self.most)) if widths else self
+
+    def group_of(self, bits: int, inputs: int) -> int:
+        """The inputs of a group in a layer; a whole row where that is all of them."""
+        size = fitting_group([inputs], self.most) if self.group_size == "auto" else self.group_size
+        return size_of_group(0 if bits == 8 else size, inputs)
 
     def chosen(self, model: Any) -> dict[str, int]:
         """The bits of every plain linear layer that is to be stored in few, by name, in the order of the model.
@@ -66,12 +93,12 @@ class WeightQuantizer(Quantizer, ABC):
 
     def predicted_bytes(self, model: Any) -> int | None:
         """See `bytes_when_packed`."""
-        own = duplicate(model)  # choosing may split experts
-        return bytes_when_packed(own, self.chosen(own), self.group_size)
+        own, method = duplicate(model), self.fitted_to(model)  # choosing may split experts
+        return bytes_when_packed(own, method.chosen(own), method.group_of)
 
     def grid(self, weight: Float[Tensor, "out in"], bits: int) -> Grid:
         """The grid from the least to the greatest weight; its scales are rounded as they will be stored."""
-        grid = fit_grid(weight, bits, 0 if bits == 8 else self.group_size, self.symmetric or bits == 8)
+        grid = fit_grid(weight, bits, self.group_of(bits, weight.shape[1]), self.symmetric or bits == 8)
         return grid.stored_as(weight.dtype)
 
     def round_to_nearest(self, model: Any, name: str, bits: int) -> None:

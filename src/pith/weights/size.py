@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +17,7 @@ def weight_bytes(model: nn.Module) -> int:
     return sum({(t.device, t.untyped_storage().data_ptr()): t.untyped_storage().nbytes() for t in tensors}.values())
 
 
-def bytes_when_packed(model: nn.Module, bits: Mapping[str, int], group_size: int) -> int:
+def bytes_when_packed(model: nn.Module, bits: Mapping[str, int], group_of: Callable[[int, int], int]) -> int:
     """The bytes of the model's weights once linear layers are packed.
 
     Of a layer [out, in] with codes of b bits in groups of g: out (ceil(in / 8) b + 2 ceil(in / g) s) bytes, where s are
@@ -27,7 +27,8 @@ def bytes_when_packed(model: nn.Module, bits: Mapping[str, int], group_size: int
     Args:
         model: the model as it is.
         bits: of each layer that is to be packed, by name.
-        group_size: inputs of a group; 0 for whole rows, which are stored as groups of 256 where that divides them.
+        group_of: gives the inputs of a group from a layer's bits and inputs; whole rows are stored as groups of 256
+            where that divides them.
     """
     others = {
         parameter.data_ptr()
@@ -41,7 +42,7 @@ def bytes_when_packed(model: nn.Module, bits: Mapping[str, int], group_size: int
         inputs, out = (weight.numel() // weight.shape[0], weight.shape[0])
         if not isinstance(model.get_submodule(name), nn.Linear):
             out, inputs = inputs, out
-        total += packed_layer_bytes(out, inputs, width, group_size, weight.dtype)
+        total += packed_layer_bytes(out, inputs, width, group_of(width, inputs), weight.dtype)
         if weight.data_ptr() not in others:
             total -= weight.numel() * weight.element_size()
     return total
