@@ -12,6 +12,7 @@ import sys
 import time
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -21,6 +22,8 @@ from contracts.tiny import tiny
 from core.families import registered
 from pith.cli.command import command_line
 from pith.core import ModelError
+from pith.measure.seconds import run_once
+from pith.models import Subject
 
 TASKS = "needle(keys=1),perplexity(scored=4)"
 OPTIONS = ["--tasks", TASKS, "--length", "96", "--count", "2", "--budgets", "0.5"]
@@ -117,14 +120,14 @@ def test_results_that_cannot_be_written(model: str, tmp_path: Path) -> None:
 def test_a_recipe_that_the_model_cannot_take_is_left_out(
     model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    really = pith.study.here.costs
+    really = run_once
 
-    def costs(loaded, recipe, *rest, **named):  # type: ignore[no-untyped-def]
-        if "streaming_llm" in str(recipe):
+    def refusing(who: Subject, *rest: Any) -> Any:
+        if "streaming_llm" in str(who.recipe):
             raise ModelError("it has no rotary positions")
-        return really(loaded, recipe, *rest, **named)
+        return really(who, *rest)
 
-    monkeypatch.setattr(pith.study.here, "costs", costs)
+    monkeypatch.setattr("pith.measure.seconds.run_once", refusing)
     recipes = ["--recipe", "streaming_llm", "--recipe", "snapkv"]
     found = pith_("compare", model, *recipes, *OPTIONS, "--out", str(tmp_path))
     assert found.exit_code == 0
@@ -136,7 +139,7 @@ def test_ctrl_c_says_that_the_same_command_goes_on(model: str, tmp_path: Path, m
     def costs(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(pith.study.here, "costs", costs)
+    monkeypatch.setattr(pith.study.here, "costs_together", costs)
     found = pith_("compare", model, *OPTIONS, "--out", str(tmp_path))
     assert found.exit_code == 130, found.output
     assert found.stderr.splitlines()[-1].endswith("the same command goes on from there")

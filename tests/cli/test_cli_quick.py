@@ -15,7 +15,7 @@ OPTIONS = ["--tasks", "needle(keys=1),perplexity(scored=4)", "--length", "96", "
 def test_without_times_nothing_is_timed_and_every_place_says_so(
     model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pith.measure.run.run_pairs", None)
+    monkeypatch.setattr("pith.measure.cost.run_rounds", None)
     words = ["--recipe", "snapkv", *OPTIONS, "--no-times", "--json"]
     found = pith_("compare", model, *words, "--out", str(tmp_path / "first"))
     assert found.exit_code == 0, found.output

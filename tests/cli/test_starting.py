@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from pith.cli.starting import model_line, shorter, study_line
-from pith.measure.run import SPEED
+from pith.measure.cost import SPEED
 from pith.models import load
 from pith.study.remaining import Piece, Remaining
 from pith.tasks import parse_tasks

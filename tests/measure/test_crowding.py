@@ -8,8 +8,8 @@ import pytest
 from pith.core import Recipe
 from pith.measure import Speed
 from pith.measure import crowding as module
+from pith.measure.cost import costs
 from pith.measure.crowding import Crowding, runnable
-from pith.measure.run import costs
 from pith.models import load
 
 

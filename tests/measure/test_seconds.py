@@ -8,9 +8,9 @@ from functools import cache
 import pytest
 import torch
 
-from pith.core import Recipe
+from pith.core import ModelError, Recipe
 from pith.measure import Speed, seconds
-from pith.measure.seconds import Run, ratio_of, run_once, run_pairs, speed, timed_prompt
+from pith.measure.seconds import Run, Turn, ratio_of, run_once, run_pairs, run_rounds, speed, timed_prompt
 from pith.models import Subject, builtin
 
 loaded = cache(builtin)
@@ -93,6 +93,50 @@ def test_long_runs_are_warmed_up_briefly_and_need_few_pairs_where_they_agree(mon
         assert read == [64, 64, 64, *[512] * 2 * pairs]
     jitter = 0.5
     assert len(run_pairs(subject("snapkv()"), subject(), prompt, 5)[0]) > 3
+
+
+def test_subjects_are_timed_in_rounds_around_one_run_of_the_dense_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    order = fake_runs(monkeypatch, lambda number: 1.0 + number / 1000)
+    names = ["snapkv(budget=0.25)", "tova(budget=0.25)", "kivi(bits=4)"]
+    turns, told = [Turn(subject(name)) for name in names], []
+    run_rounds(turns, subject(), torch.zeros(1, 4).long(), 2, lambda *done: told.append(done))
+    middle = [*names[:2], "None", names[2]]
+    assert order == ["None", *names, *middle, *middle[::-1]]
+    assert [[run.prefill for run in turn.mine] for turn in turns] == [[1.005, 1.012], [1.006, 1.011], [1.008, 1.009]]
+    assert [[run.prefill for run in turn.dense] for turn in turns] == [[1.007, 1.01]] * 3
+    assert told == [(0, 8), *((n, 8) for n in range(9))]
+
+
+def test_a_subject_whose_ratios_agree_is_not_timed_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: dict[str, int] = {}
+
+    def fake(who: Subject, prompt: torch.Tensor) -> Run:
+        name = str(who.recipe)
+        calls[name] = calls.get(name, 0) + 1
+        return Run(1.0, 1.0 if name != "tova()" or calls[name] % 3 else 2.0, 1, 1)
+
+    monkeypatch.setattr(seconds, "run_once", fake)
+    turns, told = [Turn(subject("snapkv()")), Turn(subject("tova()"))], []
+    run_rounds(turns, subject(), torch.zeros(1, 4).long(), 3, lambda *done: told.append(done))
+    assert [len(turn.mine) for turn in turns] == [len(turn.dense) for turn in turns] == [3, 12]
+    assert calls == {"None": 13, "snapkv()": 4, "tova()": 13}
+    assert told[-1] == (3 * 3 + 9 * 2,) * 2
+
+
+def test_one_that_cannot_be_run_leaves_the_others_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fake(who: Subject, prompt: torch.Tensor) -> Run:
+        if str(who.recipe) == "tova()":
+            raise ModelError("it has no rotary positions")
+        return Run(1.0, 1.0, 1, 1)
+
+    monkeypatch.setattr(seconds, "run_once", fake)
+    turns = [Turn(subject("tova()")), Turn(subject("snapkv()"))]
+    run_rounds(turns, subject(), torch.zeros(1, 4).long(), 3)
+    assert str(turns[0].error) == "it has no rotary positions"
+    assert not turns[0].mine
+    assert len(turns[1].mine) == 3
+    with pytest.raises(ModelError, match="rotary"):
+        run_pairs(subject("tova()"), subject(), torch.zeros(1, 4).long(), 3)
 
 
 def test_few_pairs_promise_little() -> None:

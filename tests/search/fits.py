@@ -87,6 +87,9 @@ class NotHere:
         speed = Speed(1.0, 1.0, 1.0, run.decode, 1.0, run.decode, 0.01, 5)
         return Costs(held, speed, Memory(weight_bytes(self.loaded.model)), None, (), {})
 
+    def costs_together(self, recipes: Sequence[Recipe]) -> dict[str, Costs]:
+        return {str(recipe): self.costs(recipe) for recipe in recipes}
+
     def answer(self, recipe: Recipe, task: Task) -> Answer:
         return answered(self.loaded, recipe, task)
 

@@ -65,7 +65,7 @@ def test_what_is_found_was_measured_on_examples_that_the_search_did_not_see(
     assert study.question.tasks == tuple(replace(task, **{"seed": 1}) for task in TASKS)  # noqa: PIE804
     assert study.question.costs["seed"] == 1
     assert set(study.measurements) <= {t.recipe for t in sought.tried if t.on_front} | {"dense"}
-    assert watch.fresh == list(study.measurements)
+    assert watch.fresh == ["dense"], "the others take turns with it"
 
 
 def test_hopeless_recipes_are_given_up_by_their_bytes_or_by_few_examples(

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from statistics import fmean
+from typing import TypeVar
 
 from pith.core import ModelError, Recipe
 from pith.measure import Answer, Bandwidth, CacheBytes, Costs, Measurement, Memory, Speed
@@ -13,6 +14,8 @@ from pith.search.sought import Sought, Tried
 from pith.study import Question, Study, grid, tasks_with
 from pith.tasks import Calibration, Quality, Task
 from pith.tasks.interval import t_interval, wilson_interval
+
+P = TypeVar("P", Costs, Answer)
 
 DENSE_BYTES = 1 << 20
 WEIGHTS = 3 << 20
@@ -98,14 +101,18 @@ class Fake:
     def answer(self, recipe: Recipe, task: Task) -> Answer:
         return measurement(recipe).answers[str(task)]
 
+    def costs_together(self, recipes: Sequence[Recipe]) -> dict[str, Costs | ModelError]:
+        return {str(recipe): _tried(self.costs, recipe) for recipe in recipes}
+
     def answer_together(self, recipes: Sequence[Recipe], task: Task) -> dict[str, Answer | ModelError]:
-        found: dict[str, Answer | ModelError] = {}
-        for recipe in recipes:
-            try:
-                found[str(recipe)] = self.answer(recipe, task)
-            except ModelError as error:
-                found[str(recipe)] = error
-        return found
+        return {str(recipe): _tried(self.answer, recipe, task) for recipe in recipes}
 
     def calibrate(self, task: Task) -> Calibration:
         return Calibration(1.0, 0.01 if task.higher_is_better else 5000.0)
+
+
+def _tried(take: Callable[..., P], *args: object) -> P | ModelError:
+    try:
+        return take(*args)
+    except ModelError as error:
+        return error

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from pith.measure.run import SPEED
+from pith.measure.cost import SPEED
 from pith.study.remaining import Piece, Remaining, pieces
 from pith.tasks import parse_tasks
 from study.fakes import question

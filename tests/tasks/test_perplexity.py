@@ -162,7 +162,7 @@ def test_a_text_that_will_not_do(tmp_path: Path, name: str, content: bytes | Non
 
 
 def test_windows_past_the_models_positions_are_refused() -> None:
-    with pytest.raises(InputError, match=r"length \+ scored takes 4224 tokens, .* at most 4096"):
+    with pytest.raises(InputError, match=r"length \+ scored takes 4160 tokens, .* at most 4096"):
         Perplexity(length=4096).run(subject())
 
 

@@ -8,9 +8,11 @@ from typing import Any
 import pytest
 import torch
 
+from pith.core import Recipe
 from pith.models import Subject, builtin
 from pith.tasks import Perplexity
 from pith.tasks.bits_per_byte import BitsPerByte
+from pith.tasks.stream import Stream
 from pith.tasks.windows import loss
 from pretrained import smollm2
 
@@ -50,6 +52,17 @@ def test_windows_have_the_loss_of_transformers(chunk: int) -> None:
     task = Perplexity(length=24, scored=12, count=3, chunk=chunk)
     expected = plain_losses(model, task.windows(tokenizer), task.length)
     assert task.run(Subject(model, tokenizer)).scores == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_plain_model_reads_many_scored_tokens_at_once_and_loses_as_much(monkeypatch: pytest.MonkeyPatch) -> None:
+    task, read = Perplexity(length=24, scored=70, count=3), []
+    real = Stream.read_each
+    monkeypatch.setattr(Stream, "read_each", lambda self, new: read.append(new.shape[1]) or real(self, new))
+    alone = task.run(Subject(*loaded(), Recipe.parse("random_eviction(budget=1.0)")))
+    assert read == [1] * 69
+    read.clear()
+    assert task.run(Subject(*loaded())).scores == pytest.approx(alone.scores, abs=1e-6)
+    assert read == [32, 32, 5]
 
 
 def test_bits_per_byte_are_made_of_the_same_losses() -> None:

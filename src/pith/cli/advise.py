@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pith.cli.command import MODEL
+from pith.cli.shared import Dtype, Families, Json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,15 +34,12 @@ class Options:
     recipe: Annotated[
         list[str] | None, typer.Option(help="Text or a .toml file; repeatable. Default: every method of the cache.")
     ] = None
-    family: Annotated[
-        list[str] | None,
-        typer.Option(help="Every method of a contract, such as eviction; repeatable. See pith methods."),
-    ] = None
+    family: Families = None
     seconds: Annotated[float, typer.Option(min=1, help="How long predicting may take; divided between methods.")] = 50.0
     seed: Annotated[int, typer.Option(min=0, help="Of the prompts.")] = 0
-    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto"
+    dtype: Dtype = "auto"
     verify: Annotated[bool, typer.Option("--verify", help="Measure it too, and show how far each was off.")] = False
-    json: Annotated[bool, typer.Option("--json", help="Print JSON only.")] = False
+    json: Json = False
 
 
 def run(options: Options) -> None:

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from pith.cli.command import MODEL
+from pith.cli.shared import Calibration, CalibrationLength, CalibrationSequences, Json
 
 EXAMPLE = 'pith apply "gptq(bits=4)" Qwen/Qwen3-0.6B smaller'
 STOPPED = "stopped; finished parts are kept, and the same command goes on from there"
@@ -24,15 +25,13 @@ class Options:
     format: Annotated[
         str, typer.Option(help="auto, plain, compressed-tensors or pith; auto takes the first that holds the model.")
     ] = "auto"
-    calibration: Annotated[
-        str, typer.Option(help="What methods read before they change weights: a file, prose, python or auto.")
-    ] = "auto"
-    calibration_sequences: Annotated[int, typer.Option(min=1, help="Sequences of that text that are read.")] = 64
-    calibration_length: Annotated[int, typer.Option(min=2, help="Tokens of each of them.")] = 512
+    calibration: Calibration = "auto"
+    calibration_sequences: CalibrationSequences = 64
+    calibration_length: CalibrationLength = 512
     dtype: Annotated[
         str, typer.Option(help="Of what is written: checkpoint (the model's own), float32, bfloat16 or float16.")
     ] = "checkpoint"
-    json: Annotated[bool, typer.Option("--json", help="Print JSON only.")] = False
+    json: Json = False
 
 
 def run(options: Options) -> None:

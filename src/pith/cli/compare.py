@@ -10,6 +10,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pith.cli.command import MODEL
+from pith.cli.shared import (
+    BatchSize,
+    Calibration,
+    CalibrationLength,
+    CalibrationSequences,
+    Chat,
+    Count,
+    Dtype,
+    Families,
+    Json,
+    Store,
+    Tasks,
+    Text,
+)
 
 if TYPE_CHECKING:
     from pith.cli.watch import TerminalWatch
@@ -38,10 +52,7 @@ class Options:
     recipe: Annotated[
         list[str] | None, typer.Option(help="Text or a .toml file; repeatable. Default: all evictions.")
     ] = None
-    family: Annotated[
-        list[str] | None,
-        typer.Option(help="Every method of a contract, such as eviction; repeatable. See pith methods."),
-    ] = None
+    family: Families = None
     budgets: Annotated[str, typer.Option(help="For recipes that leave theirs open, such as 0.5,1024,64MiB.")] = ""
     at_bytes: Annotated[
         str | None, typer.Option(help="Each recipe finds its own parameter that holds so many bytes, such as 2MiB.")
@@ -49,16 +60,12 @@ class Options:
     at_latency: Annotated[
         float | None, typer.Option(min=0, help="The same for a decoded token's time, ratio to dense, such as 0.8.")
     ] = None
-    tasks: Annotated[str, typer.Option(help="How quality is measured; see pith tasks.")] = "needle,perplexity"
+    tasks: Tasks = "needle,perplexity"
     query: Annotated[
         str | None, typer.Option(help="aware or agnostic: whether tasks show the question before the cache shrinks.")
     ] = None
-    chat: Annotated[
-        bool, typer.Option("--chat", help="Tasks ask in the chat template; for models that follow instructions.")
-    ] = False
-    text: Annotated[
-        str | None, typer.Option(help="A text file for perplexity and bits_per_byte. Default: Pith's prose.")
-    ] = None
+    chat: Chat = False
+    text: Text = None
     haystack: Annotated[
         str | None, typer.Option(help="A text file in which needle and ruler hide facts. Default: Pith's own prose.")
     ] = None
@@ -66,7 +73,7 @@ class Options:
         int | None, typer.Option(min=1, help=f"Tokens of the timed prompt and of the tasks' texts. Default: {LENGTH}.")
     ] = None
     lengths: Annotated[str, typer.Option(help="Each task stands once at each, such as 512,1024,2048.")] = ""
-    count: Annotated[int | None, typer.Option(min=1, help="Examples of each task. Default: the task's own.")] = None
+    count: Count = None
     runs: Annotated[
         int | None, typer.Option(min=1, help=f"Pairs of timed runs for each recipe, such as 3. Default: {RUNS}.")
     ] = None
@@ -78,22 +85,18 @@ class Options:
         typer.Option("--quick", help=f"An answer within minutes: sets {SETS}, each where it is not given."),
     ] = False
     seed: Annotated[int, typer.Option(min=0, help="Of the tasks and the timed prompt.")] = 0
-    batch_size: Annotated[int, typer.Option(min=1, help="Sequences that a task reads at once.")] = 8
-    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto"
+    batch_size: BatchSize = 8
+    dtype: Dtype = "auto"
     peak: Annotated[bool, typer.Option("--peak", help="Measure the peak of memory too.")] = False
-    calibration: Annotated[
-        str, typer.Option(help="What methods read before they change weights: a file, prose, python or auto.")
-    ] = "auto"
-    calibration_sequences: Annotated[int, typer.Option(min=1, help="Sequences of that text that are read.")] = 64
-    calibration_length: Annotated[int, typer.Option(min=2, help="Tokens of each of them.")] = 512
+    calibration: Calibration = "auto"
+    calibration_sequences: CalibrationSequences = 64
+    calibration_length: CalibrationLength = 512
     workers: Annotated[int, typer.Option(min=1, help="Processes that share the tasks; times are taken alone.")] = 1
     ray: Annotated[str | None, typer.Option(help="A Ray cluster's address for the workers; local starts one here.")] = (
         None
     )
     out: Annotated[Path | None, typer.Option(help=f"The folder for results and report. Default: {OUT}.")] = None
-    store: Annotated[
-        str | None, typer.Option(help="A database for the results, such as postgresql://USER@HOST/DATABASE.")
-    ] = None
+    store: Store = None
     repeat: Annotated[
         Path | None, typer.Option("--from", help="Repeat a study by its run.json, such as results/run.json.")
     ] = None
@@ -105,7 +108,7 @@ class Options:
             "lm_eval). Such task files can run code: only for a run.json whose writer you trust.",
         ),
     ] = False
-    json: Annotated[bool, typer.Option("--json", help="Print JSON only.")] = False
+    json: Json = False
 
 
 _WITH_REPEAT = ("model", "workers", "ray", "out", "store", "repeat", "trust_files", "json")

@@ -11,6 +11,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pith.cli.command import MODEL
+from pith.cli.shared import (
+    BatchSize,
+    Calibration,
+    CalibrationLength,
+    CalibrationSequences,
+    Chat,
+    Count,
+    Dtype,
+    Json,
+    Store,
+    Tasks,
+    Text,
+)
 
 if TYPE_CHECKING:
     from pith.models import Loaded
@@ -43,19 +56,15 @@ class Options:
     latency: Annotated[
         float | None, typer.Option(help="The most time for a decoded token, ratio to dense, such as 1.0.")
     ] = None
-    tasks: Annotated[str, typer.Option(help="How quality is measured; see pith tasks.")] = "needle,perplexity"
-    chat: Annotated[
-        bool, typer.Option("--chat", help="Tasks ask in the chat template; for models that follow instructions.")
-    ] = False
-    text: Annotated[
-        str | None, typer.Option(help="A text file for perplexity and bits_per_byte. Default: Pith's prose.")
-    ] = None
+    tasks: Tasks = "needle,perplexity"
+    chat: Chat = False
+    text: Text = None
     length: Annotated[
         int | None,
         typer.Option(min=1, help=f"Tokens of the weighed prompt and of the tasks' texts. Default: {USUAL['length']}."),
     ] = None
     batch: Annotated[int, typer.Option(min=1, help="Sequences whose caches must fit at once.")] = 1
-    count: Annotated[int | None, typer.Option(min=1, help="Examples of each task. Default: the task's own.")] = None
+    count: Count = None
     trials: Annotated[
         int | None,
         typer.Option(min=1, help=f"Recipes to try on examples, earlier runs counted. Default: {USUAL['trials']}."),
@@ -71,19 +80,15 @@ class Options:
     ] = False
     minutes: Annotated[float | None, typer.Option(min=0, help="The search ends after so many.")] = None
     seed: Annotated[int, typer.Option(min=0, help="Of the search; what it finds is measured on the next one.")] = 0
-    batch_size: Annotated[int, typer.Option(min=1, help="Sequences that a task reads at once.")] = 8
-    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto"
+    batch_size: BatchSize = 8
+    dtype: Dtype = "auto"
     among: Annotated[str, typer.Option(help="Contracts and methods to search, such as eviction,quantization,amq.")] = ""
-    calibration: Annotated[
-        str, typer.Option(help="What methods read before they change weights: a file, prose, python or auto.")
-    ] = "auto"
-    calibration_sequences: Annotated[int, typer.Option(min=1, help="Sequences of that text that are read.")] = 64
-    calibration_length: Annotated[int, typer.Option(min=2, help="Tokens of each of them.")] = 512
+    calibration: Calibration = "auto"
+    calibration_sequences: CalibrationSequences = 64
+    calibration_length: CalibrationLength = 512
     out: Annotated[Path, typer.Option(help="The folder for the results and the report.")] = Path("pith-fit")
-    store: Annotated[
-        str | None, typer.Option(help="A database for the results, such as postgresql://USER@HOST/DATABASE.")
-    ] = None
-    json: Annotated[bool, typer.Option("--json", help="Print JSON only.")] = False
+    store: Store = None
+    json: Json = False
 
 
 def run(options: Options) -> None:

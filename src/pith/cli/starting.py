@@ -12,7 +12,7 @@ from pith.cli.pulse import about
 from pith.core import Recipe
 from pith.core.machine import processor
 from pith.core.words import digits
-from pith.measure.run import SPEED
+from pith.measure.cost import SPEED
 from pith.measure.seconds import DECODED
 from pith.models import Loaded
 from pith.report.words import headings, listed

@@ -12,7 +12,7 @@ from pith.cli.screen import Screen
 from pith.cli.show import rich_table
 from pith.cli.starting import shorter, study_line
 from pith.core import Recipe
-from pith.measure.run import BYTES, SPEED
+from pith.measure.cost import BYTES, SPEED
 from pith.report import label, table
 from pith.report.words import headings
 from pith.study import Question, Study

@@ -4,6 +4,7 @@ Bytes are what tensors hold; seconds are paired with the dense model's in the sa
 """
 
 from pith.measure.bytes import cache_bytes
+from pith.measure.cost import Progress, costs, costs_together
 from pith.measure.measurement import (
     Answer,
     Bandwidth,
@@ -15,7 +16,7 @@ from pith.measure.measurement import (
     from_json,
     to_json,
 )
-from pith.measure.run import Progress, answer, costs, measure
+from pith.measure.run import answer, measure
 from pith.measure.together import answer_together
 from pith.weights.size import weight_bytes
 
@@ -32,6 +33,7 @@ __all__ = [
     "answer_together",
     "cache_bytes",
     "costs",
+    "costs_together",
     "from_json",
     "measure",
     "to_json",

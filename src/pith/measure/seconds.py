@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from pith.core import PithError
+from pith.core import ModelError, PithError
 from pith.measure.bytes import cache_bytes
 from pith.measure.measurement import Speed
 from pith.models import Subject
@@ -93,6 +93,35 @@ def run_once(
         return Run(prefill, decode, prefill_bytes, counted.bytes(stream.cache), peak)
 
 
+class Turn:
+    """A subject that is timed beside the dense model.
+
+    Attributes:
+        subject: what is timed.
+        mine, dense: its runs and the dense model's of the same rounds.
+        error: why it cannot be run; None where it can.
+    """
+
+    def __init__(self, subject: Subject) -> None:
+        self.subject = subject
+        self.mine: list[Run] = []
+        self.dense: list[Run] = []
+        self.error: ModelError | None = None
+
+    def take(self, prompt: Int[Tensor, "batch length"]) -> Run | None:
+        """Take a run; None if it cannot be, with the error kept."""
+        try:
+            return run_once(self.subject, prompt)
+        except ModelError as error:
+            self.error = error
+            return None
+
+    def add(self, mine: Run, dense: Run) -> None:
+        """Keep the two runs of a round."""
+        self.mine.append(mine)
+        self.dense.append(dense)
+
+
 def run_pairs(
     subject: Subject,
     dense: Subject,
@@ -100,53 +129,85 @@ def run_pairs(
     runs: int,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[list[Run], list[Run]]:
-    """Runs of the subject and of the dense model, by turns, after one pair that is not counted.
+    """Runs of the subject and of the dense model, by turns: `run_rounds` of one subject.
 
-    A model that takes seconds for a run is warmed up with the prompt's beginning instead (`_warm_up`), and three pairs
+    Raises:
+        ModelError: the subject's recipe cannot take the model.
+    """
+    turn = Turn(subject)
+    run_rounds([turn], dense, prompt, runs, progress)
+    if turn.error:
+        raise turn.error
+    return turn.mine, turn.dense
+
+
+def run_rounds(
+    turns: Sequence[Turn],
+    dense: Subject,
+    prompt: Int[Tensor, "batch length"],
+    runs: int,
+    progress: Callable[[int, int], None] | None = None,
+) -> None:
+    """Take runs of subjects in rounds, each subject once and the dense model once, after one that is not counted.
+
+    A model that takes seconds for a run is warmed up with the prompt's beginning instead (`_warm_up`), and three rounds
     of it are enough where the spread of both ratios is at most 5%: what disturbs short runs is little of a long one.
-    Whoever asks for more than five pairs gets them all. `Speed.runs` says how many there were, and `Speed.held` what
+    Whoever asks for more than five rounds gets them all. `Speed.runs` says how many there were, and `Speed.held` what
     their interval then promises.
 
-    The two of a pair see the same state of the machine, and which goes first alternates, so that neither what slows
-    the machine for a while nor what the first leaves behind falls on one of them alone.
+    A subject and the dense model see the same state of the machine in a round: the dense model's run stands in the
+    middle of it. The order of each second round is turned round, so that neither what slows the machine for a while nor
+    what one run leaves behind always falls on the same of them.
 
-    While the spread of the decode ratios is above 5%, more pairs follow those asked for: up to four times as many in
-    all, for at most two seconds.
+    While the spread of a subject's decode ratios is above 5%, it takes part in more rounds than those asked for: in up
+    to four times as many in all, for at most two seconds for each such subject.
 
     Args:
-        subject, dense: what is timed.
+        turns: what is timed; the runs are added to each.
+        dense: the dense model.
         prompt: what is read.
-        runs: pairs of runs.
+        runs: rounds.
         progress: called after each run with the runs that are done and those that are planned.
     """
     told, taken = progress or (lambda done, total: None), 0
-    told(0, 2 * runs)
-    is_long = _warm_up(subject, dense, prompt)
-    told(0, 2 * runs)  # an estimate begins to count here
-    mine: list[Run] = []
-    others: list[Run] = []
-    patience = 0.0
-    for pair in range(1, PATIENCE * runs + 1):
-        turns = [(subject, mine), (dense, others)]
-        for who, found in turns if pair % 2 else reversed(turns):
-            found.append(run_once(who, prompt))
+    planned = runs * (len(turns) + 1)
+    told(0, planned)
+    is_long = _warm_up(turns, dense, prompt)
+    told(0, planned)  # an estimate begins to count here
+    left, patience = [turn for turn in turns if turn.error is None], 0.0
+    for number in range(1, PATIENCE * runs + 1):
+        order: list[Turn | None] = [*left]
+        order.insert((len(left) + 1) // 2, None)
+        found: dict[Turn | None, Run | None] = {}
+        for who in order if number % 2 else reversed(order):
+            found[who] = run_once(dense, prompt) if who is None else who.take(prompt)
             taken += 1
-            if taken < 2 * pair:
-                told(taken, 2 * max(runs, pair))
-        if pair == runs:
-            patience = time.perf_counter() + LONGER
-        now_known = speed(mine, others)
-        over = pair >= runs and (time.perf_counter() >= patience or now_known.spread <= CLEAR)
-        if is_long and ENOUGH <= pair < runs <= RUNS:
-            over = max(now_known.spread, now_known.prefill_spread) <= CLEAR
-        told(taken, taken if over else 2 * min(max(runs, pair + 1), PATIENCE * runs))
-        if over:
+            if len(found) < len(order):
+                told(taken, taken + len(order) - len(found) + len(order) * max(runs - number, 0))
+        beside = found[None]
+        assert beside is not None
+        for turn in left:
+            if (mine := found[turn]) is not None:
+                turn.add(mine, beside)
+        if number == runs:
+            patience = time.perf_counter() + LONGER * len(left)
+        in_time = time.perf_counter() < patience and number < PATIENCE * runs
+        left = [turn for turn in left if turn.error is None and not _is_known(turn, runs, is_long, in_time)]
+        told(taken, taken + (len(left) + 1) * max(runs - number, 1) if left else taken)
+        if not left:
             break
-    return mine, others
 
 
-def _warm_up(subject: Subject, dense: Subject, prompt: Int[Tensor, "batch length"]) -> bool:
-    """One run of each that is not counted, so that no counted one pays for what a first call does once.
+def _is_known(turn: Turn, runs: int, is_long: bool, in_time: bool) -> bool:
+    """Return whether a subject needs no more rounds."""
+    known, rounds = speed(turn.mine, turn.dense), len(turn.mine)
+    if is_long and ENOUGH <= rounds < runs <= RUNS:
+        return max(known.spread, known.prefill_spread) <= CLEAR
+    return rounds >= runs and (not in_time or known.spread <= CLEAR)
+
+
+def _warm_up(turns: Sequence[Turn], dense: Subject, prompt: Int[Tensor, "batch length"]) -> bool:
+    """Take one run of each that is not counted, so that no counted one pays for what a first call does once.
 
     Returns whether a run takes seconds, as far as the prompt's first tokens tell.
 
@@ -158,12 +219,14 @@ def _warm_up(subject: Subject, dense: Subject, prompt: Int[Tensor, "batch length
         run_once(dense, short)
         brief = run_once(dense, short)
         is_long = brief.prefill * prompt.shape[1] / SHORT + brief.decode * DECODED > LONG
-    if is_long:
-        with suppress(PithError):
-            run_once(subject, short)
-            return True
-    run_once(dense, prompt)
-    run_once(subject, prompt)
+    if not is_long:
+        run_once(dense, prompt)
+    for turn in turns:
+        if is_long:
+            with suppress(PithError):
+                run_once(turn.subject, short)
+                continue
+        turn.take(prompt)
     return is_long
 
 

@@ -11,9 +11,9 @@ from typing import Any
 from pith.core import InputError, Recipe
 from pith.core.notes import noted
 from pith.measure import Progress, costs
+from pith.measure.cost import claimed
 from pith.measure.environment import environment
 from pith.measure.machine import copy_bandwidth, matrix_throughput
-from pith.measure.run import claimed
 from pith.measure.seconds import DECODED, Run
 from pith.measure.traffic import weights_read
 from pith.models import Loaded, require_positions

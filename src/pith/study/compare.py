@@ -15,7 +15,7 @@ from pith.tasks import BatchedTask, Calibration, Task
 P = TypeVar("P", Costs, Answer)
 
 TOGETHER = 8
-"""Recipes that take turns in a task at most: what a kill loses is their answers to it."""
+"""Recipes that take turns in a task, or in timed runs, at most: what a kill loses is what these find."""
 
 
 @dataclass(frozen=True)
@@ -49,10 +49,10 @@ class Watch(Protocol):
         """A recipe is about to be measured."""
 
     def begins_together(self, recipes: Sequence[Recipe]) -> None:
-        """Several recipes are about to take turns in a task."""
+        """Several recipes are about to take turns in a task, or in timed runs."""
 
     def has(self, study: Study, recipe: Recipe, stored: bool) -> None:
-        """The study knows of one recipe more; `stored` says that an earlier run had measured its bytes and seconds."""
+        """The study knows of one recipe more; `stored` says that an earlier run had measured all of it."""
 
 
 class Measurer(Protocol):
@@ -63,6 +63,9 @@ class Measurer(Protocol):
 
     def costs(self, recipe: Recipe) -> Costs:
         """Bytes and seconds of a recipe."""
+
+    def costs_together(self, recipes: Sequence[Recipe]) -> Mapping[str, Costs | ModelError]:
+        """Bytes and seconds of several recipes, or why one cannot be applied, by the recipe's text."""
 
     def answer(self, recipe: Recipe, task: Task) -> Answer:
         """What a task finds of a recipe."""
@@ -92,10 +95,10 @@ def compare(
     """Takes every piece that the store does not hold, and stores it at once.
 
     Killed at any moment and called again with the same question, it repeats nothing that was stored. A recipe that
-    cannot be applied to the model is left out, with the reason. Helpers take the answers first; bytes and seconds are
-    taken when they are done, one recipe after another, so that nothing else that runs here disturbs the times. Without
-    helpers the dense model is measured first; then the others, up to `TOGETHER` of them, take turns in each task whose
-    prompts they can share; then each recipe is measured in what is left.
+    cannot be applied to the model is left out, with the reason. Helpers take the answers first. Without helpers the
+    dense model answers first; then the others, up to `TOGETHER` of them, take turns in each task whose prompts they can
+    share. Bytes and seconds are taken when that is done, so that nothing else that runs here disturbs the times, of up
+    to `TOGETHER` recipes in the same rounds. Then each recipe is measured in what is left.
 
     Args:
         question: what is asked.
@@ -111,26 +114,26 @@ def compare(
         PithError: a task cannot be done with the model.
     """
     study = Study(question, refused=dict(refused or {}))
-    watch.expects(question, _left(question, store))
+    left = _left(question, store)
+    watch.expects(question, left)
     for done, task in enumerate(question.tasks):
         watch.prepares(task, done, len(question.tasks))
         study.calibrations[str(task)] = measurer.calibrate(task)
-    found = _helped(question, store, measurer, watch, helpers) if helpers else {}
-    shared = False
+    if helpers:
+        found = _helped(question, store, measurer, watch, helpers)
+    else:
+        found = _answered(question, store, measurer, watch)
+    found |= _timed(question, store, measurer, watch, found)
     for recipe in question.recipes:
-        if len(recipe) and not helpers and not shared:
-            shared = True
-            found = _together(question, store, measurer, watch)
-        stored = False
         try:
             if why := found.get(str(recipe)):
                 raise ModelError(why)
-            study.measurements[str(recipe)], stored = _whole(question, recipe, store, measurer, watch)
+            study.measurements[str(recipe)] = _whole(question, recipe, store, measurer, watch)
         except ModelError as error:
             study.refused[str(recipe)] = str(error)
             if not len(recipe) or all(str(other) in study.refused for other in question.recipes if len(other)):
                 raise
-        watch.has(study, recipe, stored)
+        watch.has(study, recipe, all(recipe != missed for missed, _ in left))
     return study
 
 
@@ -156,60 +159,102 @@ def _helped(question: Question, store: Store, measurer: Measurer, watch: Watch, 
     return refused | helpers.answer(replace(question, recipes=left), store)
 
 
-def _together(question: Question, store: Store, measurer: Measurer, watch: Watch) -> dict[str, str]:
-    """Have recipes take turns in the tasks that allow it; return those that cannot be applied, and why."""
+def _answered(question: Question, store: Store, measurer: Measurer, watch: Watch) -> dict[str, str]:
+    """Have the dense model answer, then recipes by turns where tasks allow it; those that cannot be applied, and why.
+
+    Raises:
+        ModelError: the dense model cannot be measured.
+    """
+    for recipe in question.recipes:
+        if not len(recipe):
+            taking = _Taking(question, recipe, store, measurer, watch)
+            for task in question.tasks:
+                taking.answer(task)
     refused: dict[str, str] = {}
     for task in question.tasks:
-        if not isinstance(task, BatchedTask):
-            continue
-        for group in _groups(question, store, task, refused):
-            watch.begins_together(group)
-            found = measurer.answer_together(group, task)
-            for recipe in group:
-                result = found[str(recipe)]
-                if isinstance(result, ModelError):
-                    refused[str(recipe)] = str(result)
-                else:
-                    store.put(question.key(recipe, task), result, question.of(recipe, task))
+        if isinstance(task, BatchedTask):
+            for group in _groups(question, store, task, [one for one in question.recipes if len(one.rest)], refused):
+                watch.begins_together(group)
+                _keep(question, store, task, measurer.answer_together(group, task), group, refused)
     return refused
 
 
-def _groups(question: Question, store: Store, task: Task, refused: Mapping[str, str]) -> Iterator[list[Recipe]]:
-    """Yield recipes that can take turns in a task: two or more that change weights alike and do more than that."""
+def _timed(
+    question: Question, store: Store, measurer: Measurer, watch: Watch, refused: Mapping[str, str]
+) -> dict[str, str]:
+    """Have bytes and seconds of recipes taken in the same rounds; those that cannot be applied, and why."""
+    more: dict[str, str] = {}
+    for group in _groups(question, store, None, question.recipes, refused):
+        watch.begins_together(group)
+        _keep(question, store, None, measurer.costs_together(group), group, more)
+    return more
+
+
+def _keep(
+    question: Question,
+    store: Store,
+    task: Task | None,
+    found: Mapping[str, Costs | ModelError] | Mapping[str, Answer | ModelError],
+    group: Sequence[Recipe],
+    refused: dict[str, str],
+) -> None:
+    """Store what was found of each recipe of a group, or note why it cannot be applied."""
+    for recipe in group:
+        result = found[str(recipe)]
+        if isinstance(result, ModelError):
+            refused[str(recipe)] = str(result)
+        else:
+            store.put(question.key(recipe, task), result, question.of(recipe, task))
+
+
+def _groups(
+    question: Question, store: Store, task: Task | None, recipes: Sequence[Recipe], refused: Mapping[str, str]
+) -> Iterator[list[Recipe]]:
+    """Yield recipes that can take turns in a task, or in timed runs: two or more that change weights alike."""
     alike: dict[str, list[Recipe]] = {}
-    for recipe in question.recipes:
-        if len(recipe.rest) and str(recipe) not in refused:
+    for recipe in recipes:
+        if str(recipe) not in refused:
             alike.setdefault(str(recipe.weights), []).append(recipe)
-    for recipes in alike.values():
-        held = store.held([question.key(recipe, task) for recipe in recipes])
-        left = [recipe for recipe in recipes if question.key(recipe, task) not in held]
+    for some in alike.values():
+        held = store.held([question.key(recipe, task) for recipe in some])
+        left = [recipe for recipe in some if question.key(recipe, task) not in held]
         for start in range(0, len(left), TOGETHER):
             group = left[start : start + TOGETHER]
             if len(group) > 1:
                 yield group
 
 
-def _whole(
-    question: Question, recipe: Recipe, store: Store, measurer: Measurer, watch: Watch
-) -> tuple[Measurement, bool]:
-    """A recipe's measurement, and whether all of it was stored earlier."""
-    begun = False
+class _Taking:
+    """Takes the pieces of a recipe's measurement that are not stored yet, and stores them at once."""
 
-    def piece(kind: type[P], take: Callable[[], P], task: Task | None = None) -> P:
-        nonlocal begun
-        key = question.key(recipe, task)
-        found = store.get(kind, key, task.bounds) if task else store.get(kind, key)
+    def __init__(self, question: Question, recipe: Recipe, store: Store, measurer: Measurer, watch: Watch) -> None:
+        self._question, self._recipe, self._store = question, recipe, store
+        self._measurer, self._watch = measurer, watch
+        self._begun = False
+
+    def costs(self) -> Costs:
+        """Bytes and seconds."""
+        return self._piece(Costs, lambda: self._measurer.costs(self._recipe))
+
+    def answer(self, task: Task) -> Answer:
+        """What a task finds."""
+        return self._piece(Answer, lambda: self._measurer.answer(self._recipe, task), task)
+
+    def _piece(self, kind: type[P], take: Callable[[], P], task: Task | None = None) -> P:
+        key = self._question.key(self._recipe, task)
+        found = self._store.get(kind, key, task.bounds) if task else self._store.get(kind, key)
         if found is None:
-            if not begun:
-                watch.begins(recipe)
-            begun = True
+            if not self._begun:
+                self._watch.begins(self._recipe)
+            self._begun = True
             found = take()
-            store.put(key, found, question.of(recipe, task))
+            self._store.put(key, found, self._question.of(self._recipe, task))
         return found
 
-    costs = piece(Costs, lambda: measurer.costs(recipe))
-    answers = {
-        str(task): piece(Answer, lambda task=task: measurer.answer(recipe, task), task)  # type: ignore[misc]
-        for task in question.tasks
-    }
-    return Measurement(question.model, str(recipe), costs, answers), not begun
+
+def _whole(question: Question, recipe: Recipe, store: Store, measurer: Measurer, watch: Watch) -> Measurement:
+    """Return a recipe's measurement."""
+    taking = _Taking(question, recipe, store, measurer, watch)
+    costs = taking.costs()
+    answers = {str(task): taking.answer(task) for task in question.tasks}
+    return Measurement(question.model, str(recipe), costs, answers)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pith.core import ModelError, Recipe
 from pith.core.notes import noted
-from pith.measure import Answer, Costs, Progress, answer, answer_together, costs
+from pith.measure import Answer, Costs, Progress, answer, answer_together, costs, costs_together
 from pith.measure.seconds import RUNS
 from pith.models import Loaded, load, model_hash
 from pith.models.locate import is_local
@@ -49,6 +49,13 @@ class Here:
         """Bytes and seconds of a recipe."""
         return costs(
             self.loaded, recipe, length=self.length, runs=self.runs, seed=self.seed, peak=self.peak,
+            progress=self.progress,
+        )  # fmt: skip
+
+    def costs_together(self, recipes: Sequence[Recipe]) -> dict[str, Costs | ModelError]:
+        """Bytes and seconds of recipes that are timed in the same rounds, or why not, by their texts."""
+        return costs_together(
+            self.loaded, recipes, length=self.length, runs=self.runs, seed=self.seed, peak=self.peak,
             progress=self.progress,
         )  # fmt: skip
 

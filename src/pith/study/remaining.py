@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from statistics import fmean
 
 from pith.core import Recipe
-from pith.measure.run import BYTES, SPEED
+from pith.measure.cost import BYTES, SPEED
 from pith.measure.seconds import DECODED
 from pith.study.question import Question
 from pith.tasks import Task

@@ -9,7 +9,7 @@ from pith.tasks import Task
 _ALWAYS = ("pith.attention", "pith.models.subject")
 """What every result comes out of, beside its recipe and its task: the runtime, which is found by its entry point."""
 
-_COSTS = ("pith.measure.run",)
+_COSTS = ("pith.measure.cost",)
 """What bytes and seconds come out of."""
 
 _SMALLER = ("pith.models.smaller",)

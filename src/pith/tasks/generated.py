@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 from pith.core import InputError, param, read_text
 from pith.models import Subject, require_positions
-from pith.tasks.base import BatchedTask, Calibration, Progress, Quality, Query, Task
+from pith.tasks.base import BatchedTask, Calibration, Progress, Quality, Query
 from pith.tasks.early import heard
 from pith.tasks.generate import Example
 from pith.tasks.greedy import Prompt, greedy_batches
@@ -83,7 +83,7 @@ class Generated(BatchedTask):
 
     def spoken(self, tokenizer: Any) -> Spoken:
         """Return the language in which the questions are worded for the tokenizer's model."""
-        return language_of(tokenizer) if self.language == "auto" else self.language
+        return language_of(tokenizer, self.language)
 
     def prompts(self, tokenizer: Any) -> list[Prompt]:
         """What is read for each question, as tokens.
@@ -158,7 +158,7 @@ class Generated(BatchedTask):
         return max(whole - read, 1) * self.wordy + (0 if not self.chat else BRIEF if example.start else TALK)
 
 
-def default(task: type[Task], name: str, value: Any) -> Any:
+def default(task: Any, name: str, value: Any) -> Any:
     """A parameter of a task that another task derives from it, with another default."""
     field = next(field for field in dataclasses.fields(task) if field.name == name)
     return dataclasses.field(default=value, metadata=field.metadata)

@@ -24,6 +24,9 @@ from pith.tasks.stream import Stream, not_finite
 from pith.tasks.text import beginning, tokens_of
 from pith.texts import held_out_prose, language_of
 
+PLAIN = 32
+"""Scored tokens that a model reads at once where no recipe acts in its cache."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Windows(BatchedTask):
@@ -31,7 +34,8 @@ class Windows(BatchedTask):
 
     The text is cut into `count` equal parts; in each, one window begins at a random place. Its first `length` tokens
     are read as one prompt, the others `chunk` at a time: one by one, as when decoding, so that methods which act at
-    every step do, or several, each chunk a prompt of its own. A small `length` with a large `scored` shows by its curve
+    every step do, or several, each chunk a prompt of its own. A model in whose cache nothing acts reads at least 32 at
+    a time, which gives it the same losses sooner. A small `length` with a large `scored` shows by its curve
     whether quality falls with distance.
 
     Class attributes:
@@ -46,7 +50,7 @@ class Windows(BatchedTask):
         None, "path of a text file; none is Pith's prose, for the built-in model Python's reference", file=True
     )
     length: int = param(1024, "tokens of the context, the one that begins a sequence included", ge=2)
-    scored: int = param(128, "tokens after the context that are scored", ge=1)
+    scored: int = param(64, "tokens after the context that are scored", ge=1)
     chunk: int = param(1, "scored tokens that are read at once; with 1 as when decoding, with more as a prompt", ge=1)
     bins: int = param(8, "equal stretches of the scored tokens, each a point of the curve", ge=1)
     count: int = param(16, "windows", ge=2)
@@ -78,7 +82,8 @@ class Windows(BatchedTask):
         for start in range(0, self.count, batch_size):
             with subject.applied() as model:
                 batch = windows[start : start + batch_size].to(model.device)
-                losses.append(self._losses(model, batch).double().cpu())
+                chunk = self.chunk if subject.recipe is not None else max(self.chunk, PLAIN)
+                losses.append(self._losses(model, batch, chunk).double().cpu())
             done = min(start + batch_size, self.count)
             show(progress, done, self.count, lambda: self.quality(torch.cat(losses), subject.tokenizer))
             if progress:
@@ -142,12 +147,12 @@ class Windows(BatchedTask):
     def _read(self, tokenizer: Any) -> str:
         return text_at(self.text, self.name, tokenizer)
 
-    def _losses(self, model: Any, windows: Int[Tensor, "batch tokens"]) -> Float[Tensor, "batch scored"]:
-        """The negative log-likelihood of every scored token."""
+    def _losses(self, model: Any, windows: Int[Tensor, "batch tokens"], chunk: int) -> Float[Tensor, "batch scored"]:
+        """The negative log-likelihood of every scored token, of which `chunk` are read at once."""
         stream, targets = Stream(model), windows[:, self.length :]
         losses = [loss(stream.read(windows[:, : self.length])[:, None], targets[:, :1])]
-        for start in range(0, self.scored - 1, self.chunk):
-            end = min(start + self.chunk, self.scored - 1)
+        for start in range(0, self.scored - 1, chunk):
+            end = min(start + chunk, self.scored - 1)
             losses.append(loss(stream.read_each(targets[:, start:end]), targets[:, start + 1 : end + 1]))
         found = torch.cat(losses, dim=1)
         if bool(found.isnan().any()):

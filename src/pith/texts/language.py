@@ -13,7 +13,9 @@ KEY = "pith_language"
 """The key of `tokenizer_config.json` that names the language of the model's training; saved copies keep it."""
 
 
-def language_of(tokenizer: Any) -> Spoken:
-    """Return the language of the model that a tokenizer belongs to: "pith" for the built-in one, else "english"."""
+def language_of(tokenizer: Any, language: Language = "auto") -> Spoken:
+    """Return a language; "auto" is that of the tokenizer's model: "pith" for the built-in one, else "english"."""
+    if language != "auto":
+        return language
     settings = getattr(tokenizer, "init_kwargs", None) or {}
     return "pith" if settings.get(KEY) == "pith" else "english"

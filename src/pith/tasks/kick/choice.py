@@ -11,9 +11,11 @@ from pith.core import param
 from pith.models import Subject
 from pith.tasks.base import Calibration, Progress, Quality, Query, Task
 from pith.tasks.continuation import Pair, log_likelihoods
+from pith.tasks.generated import Generated, default
 from pith.tasks.greedy import Prompt
 from pith.tasks.kick.facts import drawn, facts
 from pith.tasks.scoring import share_interval
+from pith.texts import Language, language_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,8 +24,8 @@ class KickChoice(Task):
 
         choice = argmax_answer log p(answer | question) / tokens of the answer
 
-    The questions are those of `kick_factoid`; the wrong answers are right ones of other questions. A guesser takes any
-    of them. The interval is Wilson's.
+    The questions are those of `kick_factoid`; the wrong answers are right ones of other questions of the same form. A
+    guesser takes any of them. The interval is Wilson's.
 
     Deviates from LLM-KICK (arXiv 2310.01382), which asks MMLU with five worked examples and compares one generated
     letter; a small model cannot name letters, and a model that begins a new line first would fail.
@@ -35,6 +37,7 @@ class KickChoice(Task):
     choices: int = param(4, "answers to choose from", ge=2, le=20)
     count: int = param(80, "questions", ge=1)
     seed: int = param(0, "of the draw of questions and wrong answers", ge=0)
+    language: Language = default(Generated, "language", "auto")
 
     @property
     def asks(self) -> Query:
@@ -64,9 +67,10 @@ class KickChoice(Task):
     def pairs(self, tokenizer: Any) -> list[Pair]:
         """Each question with each of its answers, the right one first, as tokens."""
         found: list[Pair] = []
-        every = sorted({fact.answer for fact in facts()})
-        for index, fact in enumerate(drawn(self.name, self.count, self.seed)):
-            others = [one for one in every if one.strip() != fact.answer.strip()]
+        spoken = language_of(tokenizer, self.language)
+        for index, fact in enumerate(drawn(self.name, spoken, self.count, self.seed)):
+            alike = sorted({other.answer for other in facts(spoken) if fact.alike(other)})
+            others = [one for one in alike if one.strip() != fact.answer.strip()]
             wrong = Random(f"{self.seed} {index}").sample(others, self.choices - 1)
             for answer in (fact.answer, *wrong):
                 prompt = Prompt.of(tokenizer, fact.question, answer, 0)

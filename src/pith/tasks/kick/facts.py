@@ -1,4 +1,7 @@
-"""What whoever has read Python's library knows: how lines of it go on that nearly always go on in one way."""
+"""What a model must have learned: facts about the world, or, in the built-in model's language, Python's library.
+
+Whoever has read the library knows how those lines of it go on that nearly always go on in one way.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,8 @@ from pathlib import Path
 from random import Random
 
 from pith.core import InputError
+from pith.tasks.kick.world import questions
+from pith.texts import Spoken
 
 _PIECE = re.compile(r"\w+|[^\w\s]")
 
@@ -30,20 +35,34 @@ ALIKE = 8
 
 @dataclass(frozen=True)
 class Fact:
-    """The beginning of a line, and the word that it goes on with.
+    """A question, or the beginning of a line, and what it goes on with.
 
     Attributes:
-        question: the beginning, behind an empty line and as many spaces as it mostly has; no space at its end.
-        answer: the word, with a space before it where there is one.
+        question: the question up to its answer; or the line's beginning, behind an empty line and as many spaces as it
+            mostly has. No space at its end.
+        answer: the words, with a space before them where there is one.
+        kind: the form of the question, such as "What is the capital of {}?"; empty for lines.
     """
 
     question: str
     answer: str
+    kind: str = ""
+
+    def alike(self, other: Fact) -> bool:
+        """Return whether the answer of another fact could be this one's, as far as its form tells."""
+        return self.kind == other.kind
 
 
-@lru_cache(maxsize=1)  # reading the library takes seconds
-def facts() -> tuple[Fact, ...]:
-    """All of them, those that are seen most often first; they depend on the running Python's version."""
+@lru_cache
+def facts(spoken: Spoken) -> tuple[Fact, ...]:
+    """Return all facts that are asked for in a language."""
+    if spoken == "pith":
+        return _lines_known()
+    return tuple(Fact(f"Question: {asked}\nAnswer:", f" {answer}", kind) for kind, asked, answer in questions())
+
+
+def _lines_known() -> tuple[Fact, ...]:
+    """Those of Python's library, which take seconds to read: seen most often first, by the running Python's version."""
     places = [*_places()]
     seen = Counter((question, answer) for question, answer, _, _ in places)
     common = {question for (question, _), count in seen.items() if count >= SEEN}
@@ -63,15 +82,15 @@ def facts() -> tuple[Fact, ...]:
     return tuple(_few_alike([fact for _, fact in found]))
 
 
-def drawn(owner: str, count: int, seed: int) -> tuple[Fact, ...]:
-    """So many facts; more of them do not change the first ones.
+def drawn(owner: str, spoken: Spoken, count: int, seed: int) -> tuple[Fact, ...]:
+    """So many facts in a language; more of them do not change the first ones.
 
     Raises:
         InputError: there are not so many.
     """
-    every = facts()
+    every = facts(spoken)
     if count > len(every):
-        raise InputError(f"{owner}: count={count} is not allowed; this Python's library gives at most {len(every)}")
+        raise InputError(f"{owner}: count={count} is not allowed; there are {len(every)} questions here")
     return tuple(Random(seed).sample(every, len(every))[:count])
 
 
