@@ -120,12 +120,10 @@ def test_results_that_cannot_be_written(model: str, tmp_path: Path) -> None:
 def test_a_recipe_that_the_model_cannot_take_is_left_out(
     model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    really = run_once
-
     def refusing(who: Subject, *rest: Any) -> Any:
         if "streaming_llm" in str(who.recipe):
             raise ModelError("it has no rotary positions")
-        return really(who, *rest)
+        return run_once(who, *rest)
 
     monkeypatch.setattr("pith.measure.seconds.run_once", refusing)
     recipes = ["--recipe", "streaming_llm", "--recipe", "snapkv"]
