@@ -4,7 +4,7 @@ Methods with a budget are swept; the others have parameters that come near, scal
 are stored as they are measured, so that the same command continues where it was stopped.
 
     python benchmarks/cache_table.py --out results/cache --json benchmarks/results/cache_table.json
-    python benchmarks/cache_table.py --model smollm2 --budgets 0.25 --count 24 --no-times --out results/smollm2 \\
+    python benchmarks/cache_table.py --model smollm2 --length 512 --count 16 --no-times --out results/smollm2 \\
         --json benchmarks/results/cache_smollm2.json
 """
 
@@ -61,8 +61,20 @@ READINGS = [
     "long_heads(chunk_size=16, attention_length=96)",
 ]
 TASKS = "needle(count=50),needle(count=50, keys=16),perplexity(scored=48)"
-PRETRAINED = "needle,needle(keys=16),passkey,lookup,perplexity(scored=48)"
+PRETRAINED = "needle,passkey,lookup,perplexity(scored=48)"
 """The tasks of a model other than the built-in one; each has `--count` examples."""
+QUARTER = [
+    *(f"{method}(budget=0.25)" for method in ("snapkv", "expected_attention", "kvzip", "h2o", "tova", "key_norm")),
+    *(f"{method}(budget=0.25)" for method in ("key_diff", "streaming_llm", "sir_llm", "random_eviction")),
+    *("snapkv(budget=0.25, kernel=5)", "expected_attention(budget=0.25, epsilon=0.01)"),
+    *("ada_kv(snapkv(budget=0.25))", "pyramid_kv(snapkv(budget=0.25))", "lag_kv(lag_size=32, ratio=0.2)"),
+    "pyramid_infer(prefill_decay_strategy='constant', prefill_decay_ratio=0.3, recent_ratio=0.05)",
+    *("kivi(bits=2)", "kivi(bits=4)", "deco_quant(bits=4)", "deco_quant(bits=2)", "think", "kv_cache_int8"),
+    *("quest(token_budget=128, skip_layers=0)", "recycled_attention(k=128)"),
+    "token_select(n_init=8, n_local=32, k=88, chunk=32)",
+    "inf_llm(n_init=8, n_local=56, block_size=16, topk=4, exec_block_size=32)",
+]
+"""What such a model is measured with: about a quarter of 512 tokens is kept or read."""
 
 
 def compared(
@@ -129,7 +141,8 @@ def main() -> None:
     parser.add_argument("--count", type=int, help="examples of each task that does not say it")
     parser.add_argument("--no-times", action="store_true", help="nothing is timed")
     args = parser.parse_args()
-    recipes = args.recipe or [*BUDGETED, *EVICTIONS, *STORAGES, *READINGS]
+    every = [*BUDGETED, *EVICTIONS, *STORAGES, *READINGS] if args.model == "builtin" else QUARTER
+    recipes = args.recipe or every
     tasks = args.tasks or (TASKS if args.model == "builtin" else PRETRAINED)
     others = ["--no-times"] * args.no_times + (["--count", str(args.count)] if args.count else [])
     found = compared(args.out, recipes, args.length, tasks, others, args.model, args.budgets)

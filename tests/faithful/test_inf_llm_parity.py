@@ -62,7 +62,10 @@ def test_blocks_and_outputs(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["grouped", "no_sinks"])
 def test_tokens_are_read_once(name: str) -> None:
-    """The authors' mask lets the first queries of an execution block read some tokens twice; decoded tokens do not."""
+    """The authors' mask lets the first queries of an execution block read some tokens twice.
+
+    A decoded token does not; here it reads the same blocks too, since the same tokens represent them all the same.
+    """
     case = CONTEXTS[name]
     prompt, released = case["prompt"], torch.tensor(case["output"])
     difference = (read(case)[0] - released).abs().amax(dim=(0, 2))

@@ -49,6 +49,9 @@ class Retention(Method):
     read, with a share taken of everything seen. Decoded tokens come on top, unless the method evicts at every step:
     then the count stays what the prompt left.
 
+    Scores are taken in float32, whatever the model's dtype; code of authors that takes them in bfloat16 or float16
+    may choose otherwise among pairs whose scores lie close together.
+
     Class attributes:
         every_step: whether each decoded token evicts one pair.
         renumbers: whether stored pairs are placed at their index in the cache, as if the dropped ones had never been.

@@ -25,11 +25,12 @@ class AdaKV(Allocation):
     Pairs that the other method always keeps (SnapKV's window) are every head's own and are not divided. Heads take
     just the memory of what they keep.
 
-    Deviates: nothing in the numbers that they keep. The share that all heads have alike is `floor_alpha`, as in the
-    authors' code; an early version of the paper calls the other share alpha. Their rounding can drop a few pairs where
-    all would fit; here all are kept then. With grouped queries a key-value head is a head, as with their gqa_support;
-    without it they choose for each query head, which holds as many times the bytes. Their `normalize`, which no command
-    of theirs sets, is left out. A window longer than the budget is cut to its latest tokens.
+    Deviates: nothing in the numbers that they keep, in float32 (see `Retention`). The share that all heads have alike
+    is `floor_alpha`, as in the authors' code; an early version of the paper calls the other share alpha. Their rounding
+    can drop a few pairs where all would fit; here all are kept then. With grouped queries a key-value head is a head,
+    as with their gqa_support; without it they choose for each query head, which holds as many times the bytes. Their
+    `normalize`, which no command of theirs sets, is left out. A window longer than the budget is cut to its latest
+    tokens.
     """
 
     paper: ClassVar[Paper] = Paper(

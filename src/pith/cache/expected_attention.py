@@ -27,10 +27,10 @@ class ExpectedAttention(Eviction):
     Once, when the prompt was read: it asks about no question in particular, so one cache serves many. The authors'
     benchmarks divide the budget between heads as well: `ada_kv(expected_attention(epsilon=0.01))`.
 
-    Deviates: nothing in the numbers for one prompt. The authors project the layer's input once more to get the queries;
-    here the ones that the layer has made are turned back. A further part of a prompt, or a further turn, is scored
-    by its own queries, all that is held being scored; the authors compress one prompt. Padding takes no part. Caps and
-    sinks that some models put on their logits are left out, as in their code.
+    Deviates: nothing in the numbers for one prompt, in float32 (see `Retention`). The authors project the layer's input
+    once more to get the queries; here the ones that the layer has made are turned back. A further part of a prompt, or
+    a further turn, is scored by its own queries, all that is held being scored; the authors compress one prompt.
+    Padding takes no part. Caps and sinks that some models put on their logits are left out, as in their code.
     """
 
     paper: ClassVar[Paper] = Paper(

@@ -33,12 +33,13 @@ class InfLLM(Reading):
     Deviates: representatives and the far distance are as in the authors' code; the paper's r_j is a mean of logits, and
     its distance n_local. Their mask lets the first queries of an execution block read tokens that are in no block yet
     twice, near and far; here each is read once. On random tensors with windows of 8 and 12 tokens that changes the
-    outputs of two thirds of a prompt's tokens, by 16 % of their norm, and of no decoded token. Not built: their cache
-    of blocks on the device, which saves transfers and changes no result. Padded batches, which their code does not
-    take, are read in execution blocks that are cut where the longest row's are: a row gives what it gives alone where
-    its padding is a multiple of `exec_block_size`. Padding between the turns of a batch takes places as tokens do.
-    After `crop`, which takes tokens back, the attention received so far is not known any more; blocks from before are
-    represented by the mean of all their keys, which are read once more for that.
+    outputs of two thirds of a prompt's tokens, by 16 % of their norm; and what tokens received decides which of them
+    represent a block, so that later tokens may read other blocks. Not built: their cache of blocks on the device, which
+    saves transfers and changes no result. Padded batches, which their code does not take, are read in execution blocks
+    that are cut where the longest row's are: a row gives what it gives alone where its padding is a multiple of
+    `exec_block_size`. Padding between the turns of a batch takes places as tokens do. After `crop`, which takes tokens
+    back, the attention received so far is not known any more; blocks from before are represented by the mean of all
+    their keys, which are read once more for that.
     """
 
     paper: ClassVar[Paper] = Paper(

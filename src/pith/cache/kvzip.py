@@ -36,9 +36,9 @@ class KVzip(Retention):
 
     Deviates: a method has no tokenizer, so a pass is the chunk itself, behind the last `overlap` tokens before it; the
     authors put an instruction to repeat the context in front, which `instruction` can hold. Their sinks are the whole
-    system prompt, which comes on top of their budget. They keep what is strictly above the score at the last rank:
-    one pair less than the share, and none of those that tie there; here the number is exact, and the softmax is taken
-    in single precision. In a padded batch each row has its own passes and threshold; theirs takes one row.
+    system prompt, which comes on top of their budget. They keep what is strictly above the score at the last rank: one
+    pair less than the share, and none of those that tie there; here it is the share of the prompt's tokens, rounded
+    down, in each head on average. In a padded batch each row has its own passes and threshold; theirs takes one row.
     """
 
     paper: ClassVar[Paper] = Paper(

@@ -23,7 +23,7 @@ class Options:
     model: Annotated[str, typer.Argument(help=MODEL)]
     out: Annotated[Path, typer.Argument(help="The folder that is made.")]
     format: Annotated[
-        str, typer.Option(help="auto, plain, compressed-tensors or pith; auto takes the first that holds the model.")
+        str, typer.Option(help="auto, plain, compressed-tensors, gguf or pith; auto never takes gguf.")
     ] = "auto"
     calibration: Calibration = "auto"
     calibration_sequences: CalibrationSequences = 64

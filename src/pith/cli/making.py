@@ -30,9 +30,13 @@ _TRANSFORMERS = 'transformers.AutoModelForCausalLM.from_pretrained("{}")'
 READERS: dict[Kind, str] = {
     "plain": _TRANSFORMERS,
     "compressed-tensors": _TRANSFORMERS,
+    "gguf": 'transformers.AutoModelForCausalLM.from_pretrained("{}", gguf_file="model.gguf")',
     "pith": 'pith.load("{}").model',
 }
 """How a folder of each format is read."""
+
+WEIGHTS = ("*.safetensors", "*.gguf")
+"""The files of a folder that hold weights."""
 
 
 @dataclass(frozen=True)
@@ -137,7 +141,7 @@ def make(options: Options) -> Outcome:
     require_format(options.format)
     with Pulse(lambda: f"loading {options.model}"):
         loaded = replace(load(options.model, options.dtype), source=source(options))
-    require_possible(loaded.model, recipe, options.format)
+    require_possible(loaded.model, recipe, options.format, loaded.tokenizer)
     methods = " + ".join(method.name for method in recipe.weights)
     start = f"{model_line(loaded)}\nto make: {methods}, then written to {options.out} and read back"
     dense_bytes, tokenizer = weight_bytes(loaded.model), loaded.tokenizer
@@ -157,7 +161,7 @@ def make(options: Options) -> Outcome:
         recipe=_resolved(found.model, recipe), rest=str(recipe.rest) if len(recipe.rest) else None,
         read_with=READERS[kind].format(options.out),
         dense_bytes=dense_bytes, bytes=weight_bytes(found.model),
-        disk_bytes=sum(file.stat().st_size for file in out.glob("*.safetensors")), peak_bytes=resident_peak(),
+        disk_bytes=sum(file.stat().st_size for end in WEIGHTS for file in out.glob(end)), peak_bytes=resident_peak(),
         device_peak_bytes=torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None,
         left=_left(found.model), notes=found.notes,
     )  # fmt: skip
@@ -181,7 +185,7 @@ def told(outcome: Outcome) -> list[str]:
     if outcome.rest:
         lines.append(f"{outcome.rest} acts later: pith generate {outcome.folder} --recipe {outcome.folder}/{REST}")
     lines.append(f"to read it: {outcome.read_with}")
-    if outcome.format == "compressed-tensors":
+    if outcome.format in ("compressed-tensors", "gguf"):
         lines.append("Transformers decodes these weights to use them: in memory only --format pith keeps them packed")
     return lines
 

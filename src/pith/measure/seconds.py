@@ -159,8 +159,8 @@ def run_rounds(
     middle of it. The order of each second round is turned round, so that neither what slows the machine for a while nor
     what one run leaves behind always falls on the same of them.
 
-    While the spread of a subject's decode ratios is above 5%, it takes part in more rounds than those asked for: in up
-    to four times as many in all, for at most two seconds for each such subject.
+    While the spread of a subject's decode ratios is above 5%, and runs are short, it takes part in more rounds than
+    those asked for: in up to four times as many in all, for at most two seconds for each such subject.
 
     Args:
         turns: what is timed; the runs are added to each.
@@ -191,7 +191,7 @@ def run_rounds(
                 turn.add(mine, beside)
         if number == runs:
             patience = time.perf_counter() + LONGER * len(left)
-        in_time = time.perf_counter() < patience and number < PATIENCE * runs
+        in_time = not is_long and time.perf_counter() < patience and number < PATIENCE * runs
         left = [turn for turn in left if turn.error is None and not _is_known(turn, runs, is_long, in_time)]
         told(taken, taken + (len(left) + 1) * max(runs - number, 1) if left else taken)
         if not left:

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
-from pith.core import InputError, ModelError, Recipe, resolve_path
+from pith.core import InputError, ModelError, PithError, Recipe, resolve_path
 from pith.core.folders import new_folder, write_manifest
-from pith.models import compressed_tensors
+from pith.models import compressed_tensors, gguf_export
 from pith.models.quiet import silent
 from pith.weights.folder import load_folder, write_files
 from pith.weights.packed import PackedLinear
@@ -20,8 +20,8 @@ from pith.weights.ready import require_in_memory
 from pith.weights.standin import stand_ins
 from pith.weights.writing import write_errors
 
-Kind = Literal["plain", "compressed-tensors", "pith"]
-KINDS = ("auto", "plain", "compressed-tensors", "pith")
+Kind = Literal["plain", "compressed-tensors", "gguf", "pith"]
+KINDS = ("auto", "plain", "compressed-tensors", "gguf", "pith")
 """What `export` can be asked for."""
 
 REST = "recipe.toml"
@@ -30,6 +30,9 @@ REST = "recipe.toml"
 _APART = {torch.float32: 1e-4}
 """How far logits may lie apart, by the dtype: in float32 they are summed in another order; below it a packed layer adds
 zeros that were rounded, where the reader subtracts them from the codes. Those of another model lie apart by about 1."""
+
+_GGUF_APART = 0.01
+"""The same for gguf in float32, which rounds scales to float16."""
 
 _TOKENS = 64
 """The tokens that both models read: more than packed layers multiply by a kernel of their own."""
@@ -40,7 +43,7 @@ class Written:
     """What was written.
 
     Attributes:
-        format: one of "plain", "compressed-tensors" and "pith".
+        format: one of "plain", "compressed-tensors", "gguf" and "pith".
         apart: the distance between the logits of what was read back and the model's, as a share of their length.
     """
 
@@ -48,11 +51,12 @@ class Written:
     apart: float
 
 
-def kind_of(model: Any, kind: str = "auto") -> Kind:
+def kind_of(model: Any, kind: str = "auto", tokenizer: Any = None) -> Kind:
     """The format in which a model will be written.
 
     Args:
         model: the model.
+        tokenizer: its tokenizer, which gguf holds too.
         kind: one of `KINDS`; "auto" takes the one that most others read: plain, else compressed-tensors, else pith.
 
     Raises:
@@ -66,25 +70,33 @@ def kind_of(model: Any, kind: str = "auto") -> Kind:
         raise ModelError(f"a plain checkpoint cannot hold {name}, which is {one.kind}; allowed is the format pith")
     if kind in ("plain", "pith"):
         return kind  # type: ignore[return-value]
+    if kind == "gguf":
+        if why := gguf_export.refusal(model, tokenizer):
+            raise _with_other(why, "pith" if others else "plain")
+        return "gguf"
     if kind == "auto" and not others:
         return "plain"
     reason = compressed_tensors.refusal(model)
     if kind == "auto":
         return "pith" if reason else "compressed-tensors"
-    if isinstance(reason, ModelError):
-        raise ModelError(f"{reason}; allowed is the format {'pith' if others else 'plain'}")
     if reason:
-        raise reason
+        raise _with_other(reason, "pith" if others else "plain")
     return "compressed-tensors"
 
 
-def require_possible(model: Any, recipe: Recipe, kind: str) -> None:
+def _with_other(error: PithError, other: str) -> PithError:
+    """Return an error that names a format that can hold the model; what must be installed is said as it is."""
+    return ModelError(f"{error}; allowed is the format {other}") if isinstance(error, ModelError) else error
+
+
+def require_possible(model: Any, recipe: Recipe, kind: str, tokenizer: Any = None) -> None:
     """Refuse a format that cannot hold what a recipe makes of a model, as far as that is known before any work.
 
     Args:
         model: the model before anything is done.
         recipe: the recipe.
         kind: one of `KINDS`.
+        tokenizer: the model's, which gguf holds too.
 
     Raises:
         InputError: there is no such format, or its library is not installed.
@@ -94,21 +106,25 @@ def require_possible(model: Any, recipe: Recipe, kind: str) -> None:
     packs = next((method for method in recipe.weights if method.contract == "quantization"), None)
     if kind == "plain" and packs is not None:
         raise ModelError(f"a plain checkpoint cannot hold what {packs.name} packs; allowed is the format pith")
+    other = "pith" if packs is not None else "plain"
     if kind == "compressed-tensors" and (reason := compressed_tensors.refusal_before(model, recipe)):
-        raise ModelError(f"{reason}; allowed is the format {'pith' if packs is not None else 'plain'}")
+        raise _with_other(reason, other)
+    if kind == "gguf" and (reason := gguf_export.refusal_before(model, tokenizer, recipe)):
+        raise _with_other(reason, other)
 
 
 def export(model: Any, tokenizer: Any, folder: str | Path, kind: str = "auto", rest: Recipe | None = None) -> Written:
     """Writes a model into a new folder, after it was read back and gave the same logits.
 
     A plain checkpoint and one of compressed-tensors are read by plain Transformers (the latter with the library of that
-    name), a folder of Pith by `pith.load`. Reading back takes as much memory as the reader needs beside the model.
+    name), a GGUF file by Transformers and llama.cpp, a folder of Pith by `pith.load`. Reading back takes as much memory
+    as the reader needs beside the model.
 
     Args:
         model: the model, as `compress` gave it or as it was loaded.
-        tokenizer: its tokenizer, which is written too; None writes none.
+        tokenizer: its tokenizer, which is written too; None writes none, which gguf refuses.
         folder: the folder; it may not be there yet, unless it is empty.
-        kind: one of "auto", "plain", "compressed-tensors" and "pith"; see `kind_of`.
+        kind: one of "auto", "plain", "compressed-tensors", "gguf" and "pith"; see `kind_of`.
         rest: methods that act later, which are written beside the model as `recipe.toml`; None writes none.
 
     Raises:
@@ -118,10 +134,10 @@ def export(model: Any, tokenizer: Any, folder: str | Path, kind: str = "auto", r
     folder = resolve_path(folder)
     require_free(folder)
     require_in_memory(model)
-    chosen = kind_of(model, kind)
+    chosen = kind_of(model, kind, tokenizer)
     with write_errors(folder), new_folder(folder) as draft, silent():
-        _write(model, draft, chosen)
-        if tokenizer is not None:
+        _write(model, tokenizer, draft, chosen)
+        if tokenizer is not None and chosen != "gguf":
             tokenizer.save_pretrained(draft)
         apart = _require_same(model, draft, chosen)
         write_manifest(draft, "model")
@@ -138,7 +154,8 @@ def require_format(kind: str) -> None:
     """
     if kind not in KINDS:
         raise InputError(f"format={kind!r} is not allowed; allowed is one of {', '.join(KINDS)}")
-    if kind == "compressed-tensors" and (missing := compressed_tensors.missing()):
+    formats = {"compressed-tensors": compressed_tensors, "gguf": gguf_export}
+    if kind in formats and (missing := formats[kind].missing()):
         raise missing
 
 
@@ -155,8 +172,10 @@ def require_free(folder: Path) -> None:
             raise InputError(f"{folder} is a file; allowed is a new or an empty folder")
 
 
-def _write(model: Any, folder: Path, kind: Kind) -> None:
-    if kind == "compressed-tensors":
+def _write(model: Any, tokenizer: Any, folder: Path, kind: Kind) -> None:
+    if kind == "gguf":
+        gguf_export.write(model, tokenizer, folder)
+    elif kind == "compressed-tensors":
         compressed_tensors.write(model, folder)
     elif kind == "pith":
         write_files(model, folder)
@@ -171,17 +190,21 @@ def _require_same(model: Any, folder: Path, kind: Kind) -> float:
         ModelError: they differ, or the folder cannot be read.
     """
     try:
-        found = _read(folder, kind).to(model.device).eval()
+        found = (
+            (gguf_export.read(folder, model.dtype) if kind == "gguf" else _read(folder, kind)).to(model.device).eval()
+        )
     except Exception as error:  # a reader may fail in any way
         lines = str(error).strip().splitlines() or [type(error).__name__]
         raise ModelError(f"the reader of {kind} cannot read what was written: {lines[-1].strip()[:200]}") from None
     ours, theirs = _logits(model), _logits(found)  # at which compressed-tensors decodes its weights
     apart, allowed = float((ours - theirs).norm() / ours.norm()), _APART.get(model.dtype, 0.1)
+    if kind == "gguf":
+        allowed = max(allowed, _GGUF_APART)
     if not apart <= allowed:
         raise ModelError(
             f"{kind} reads another model back: logits lie {apart:.3g} of their length apart, allowed is {allowed:.3g}"
         )
-    if name := _differing(model, found, decoded=kind == "compressed-tensors"):
+    if name := _differing(model, found, kind):
         raise ModelError(f"{kind} reads another model back: {name} differs")
     return apart
 
@@ -207,14 +230,18 @@ def _logits(model: Any) -> Tensor:
     return logits.float()
 
 
-def _differing(model: Any, found: Any, decoded: bool) -> str | None:
-    """The name of a tensor that is not the same; of packed layers that were decoded, up to how zeros are rounded."""
-    theirs = found.state_dict()
+def _differing(model: Any, found: Any, kind: Kind) -> str | None:
+    """The name of a tensor that is not the same; of packed layers that were decoded, up to how numbers are rounded."""
+    theirs, decoded = found.state_dict(), kind in ("compressed-tensors", "gguf")
     packed = {name: one for name, one in model.named_modules() if decoded and isinstance(one, PackedLinear)}
+    rounds = [torch.float16] if kind == "gguf" else []
     for name, layer in packed.items():
         weight, read = layer.dense().float(), found.get_submodule(name).weight.float()
         # below float32 a packed layer adds its zeros after they were rounded; the reader subtracts them from the codes
-        if weight.shape != read.shape or not (weight - read).abs().max() <= _rounding(layer) * weight.abs().max():
+        if (
+            weight.shape != read.shape
+            or not (weight - read).abs().max() <= _rounding(layer.scales.dtype, *rounds) * weight.abs().max()
+        ):
             return str(name)
     inside = tuple(f"{name}." for name in packed)
     for name, tensor in model.state_dict().items():
@@ -223,5 +250,5 @@ def _differing(model: Any, found: Any, decoded: bool) -> str | None:
     return None
 
 
-def _rounding(layer: Any) -> float:
-    return float(8 * torch.finfo(layer.scales.dtype).eps)
+def _rounding(*dtypes: torch.dtype) -> float:
+    return float(8 * max(torch.finfo(dtype).eps for dtype in dtypes))

@@ -40,12 +40,12 @@ class GPTQ(WeightQuantizer):
     is one scale a row, symmetric. Beside the model it holds one block's inputs and, for each of its layers, numbers as
     many as inputs squared.
 
-    Deviates: groups of at most 128 by default, whole rows in the paper's main tables. The authors' code fits groups of
-    fewer than 128 to weights that are behind by up to 127 columns; here they are up to date (with their block of
-    columns as long as a group, theirs gives the same). Symmetric grids of rows without negative weights reach as far as
-    others, and do not clip at half. `act_order` keeps every group's own inputs together (the authors' static groups),
-    so that no index of groups is stored. Where the Hessian cannot be inverted, ten times the damping is tried. Layers
-    that no token reached are rounded to nearest and named; so, unnamed, are layers outside the blocks.
+    Deviates: groups of at most 128 by default, whole rows in the paper's main tables. The authors' code fits groups
+    whose size is no multiple of 128 to weights that are behind by up to 127 columns; here they are up to date (with
+    their block of columns as long as a group, theirs gives the same). Symmetric grids of rows without negative weights
+    reach as far as others, and do not clip at half. `act_order` keeps every group's own inputs together (the authors'
+    static groups), so that no index of groups is stored. Where the Hessian cannot be inverted, ten times the damping is
+    tried. Layers that no token reached are rounded to nearest and named; so, unnamed, are layers outside the blocks.
     """
 
     paper: ClassVar[Paper] = Paper(

@@ -14,7 +14,7 @@ class RTN(WeightQuantizer):
     """Round every weight to the nearest value of its group's grid; nothing is read.
 
         scale = (max(w, 0) - min(w, 0)) / (2^bits - 1), zero = round(-min(w, 0) / scale)
-        code  = clamp(round(w / scale) + zero, 0, 2^bits - 1)                                   (equation 3, asymmetric)
+        code  = clamp(round(w / scale) + zero, 0, 2^bits - 1)                                               (asymmetric)
 
     The baseline that every other method of the family has to beat, in any paper's tables. With 8 bits there is one
     scale a row, symmetric, which the processor's kernel reads.
