@@ -28,6 +28,11 @@ COMMANDS = {
     '--recipe token_select --recipe "inf_llm(n_local=2048)" --budgets "" --rounds 1 --decoded 20',
     "cache_decode_storages": f'{DECODE} --lengths 16384 --recipe "kivi(bits=2)" --recipe "kivi(bits=4)" '
     '--recipe kv_cache_int8 --recipe deco_quant --recipe think --budgets "" --dtype bfloat16 --rounds 1 --decoded 20',
+    "cache_smollm2": "python benchmarks/cache_table.py --model smollm2 --length 512 --count 16 --no-times "
+    "--out results/smollm2 --json benchmarks/results/cache_smollm2.json",
+    "compare_smollm2": 'pith compare smollm2 --count 12 --length 1024 --recipe "snapkv(budget=0.25)" --recipe '
+    '"tova(budget=0.25)" --recipe "kvzip(budget=0.25)" --recipe "kivi(bits=4)" --tasks '
+    "needle,lookup,passkey,perplexity --out smollm2 --json > benchmarks/results/compare_smollm2.json",
     "cache_table": "python benchmarks/cache_table.py --out results/cache --json benchmarks/results/cache_table.json",
     "weights_table": "python benchmarks/weights_table.py --out results/weights "
     "--json benchmarks/results/weights_table.json",
@@ -47,8 +52,14 @@ COMMANDS = {
 """What made the files that do not say it themselves (`command`)."""
 
 
-TABLES = {"cache_table": ("cache", 1024), "weights_table": ("weights", 512), "weights_trained": ("weights", 512)}
-"""Which page tells of a table of all methods, and the tokens of its prompts."""
+BUILTIN = "the built-in model"
+TABLES = {
+    "cache_smollm2": ("cache", "SmolLM2-135M-Instruct", 512),
+    "cache_table": ("cache", BUILTIN, 1024),
+    "weights_table": ("weights", BUILTIN, 512),
+    "weights_trained": ("weights", BUILTIN, 512),
+}
+"""Which page tells of a table of all methods, the model, and the tokens of its prompts."""
 
 
 @cache
@@ -91,11 +102,11 @@ def where(found: dict[str, Any]) -> str:
 def measured(name: str) -> list[str]:
     """A section for a method's card: its rows of the tables of all methods, beside the dense model."""
     text: list[str] = []
-    for table, (page, length) in TABLES.items():
+    for table, (page, model, length) in TABLES.items():
         rows = stored().get(table, {}).get("rows", [])
         if own := [row for row in rows if name in within(row["recipe"])]:
             text += [
-                f"On the built-in model with a prompt of {length} tokens; times are ratios to the dense model. "
+                f"On {model} with a prompt of {length} tokens; times, where they stand, are ratios to the dense model. "
                 f"[All methods side by side](../{page}.md), with the command and how to read it.",
                 compared([rows[0], *own]),
             ]

@@ -134,15 +134,18 @@ def compared(rows: list[dict[str, Any]]) -> str:
     weighed = any(row.get("weights_share", 1) != 1 for row in rows)
     weights = ["weights held"] if weighed else []
     heads = ["recipe", *map(short, scored), *weights, "cache held" if weighed else "bytes held", "claimed"]
-    heads += ["prefill", "decode"]
+    timed = bool(piece(rows[0], "speed"))
+    heads += ["prefill", "decode"] * timed
     cells = []
     for row in rows:
         held, speed = piece(row, "bytes"), piece(row, "speed")
         scores = [f"{score(q['value'])} <small>{span(q)}</small>" for q in piece(row, "quality").values()]
         shares = [percent(row["weights_share"])] if weighed else []
         shares += [percent(held["prefill"] / held["dense_prefill"]), percent(held["claimed"])]
-        noisy = "" if tells(speed["decode_ratio"], speed["spread"]) else "~"
-        times = [f"{speed['prefill_ratio']:.2f}x", f"{noisy}{speed['decode_ratio']:.2f}x"]
+        times = []
+        if timed:
+            noisy = "" if tells(speed["decode_ratio"], speed["spread"]) else "~"
+            times = [f"{speed['prefill_ratio']:.2f}x", f"{noisy}{speed['decode_ratio']:.2f}x"]
         cells.append((f"`{named(row)}`", *scores, *shares, *times))
     return table(heads, cells, numbers=len(heads) - 1)
 
