@@ -52,6 +52,14 @@ COMMANDS = {
 """What made the files that do not say it themselves (`command`)."""
 
 
+EARLIER = frozenset(
+    "cache_table weights_table advise_llama advise_builtin advise_llama_extrapolated fit_builtin cache_decode "
+    "cache_decode_16k cache_decode_evictions compare_smollm2".split()
+)
+"""Files that were measured when `snapkv` pooled 5 keys where nothing else was said, and not 7."""
+
+THEN = "When this was measured, `snapkv` pooled 5 keys by default (`kernel=5`), also within other methods."
+
 BUILTIN = "the built-in model"
 TABLES = {
     "cache_smollm2": ("cache", "SmolLM2-135M-Instruct", 512),
@@ -80,7 +88,8 @@ def page() -> str:
     ]
     for name, found in stored().items():
         command = found.get("command") or COMMANDS.get(name)
-        text += [f"## `{name}.json`", block(command, "bash") if command else "", where(found), *tables(found)]
+        then = THEN if name in EARLIER else ""
+        text += [f"## `{name}.json`", block(command, "bash") if command else "", where(found), then, *tables(found)]
     return "\n\n".join(filter(None, text))
 
 
@@ -108,9 +117,10 @@ def measured(name: str) -> list[str]:
             text += [
                 f"On {model} with a prompt of {length} tokens; times, where they stand, are ratios to the dense model. "
                 f"[All methods side by side](../{page}.md), with the command and how to read it.",
+                THEN if table in EARLIER and any("snapkv" in within(row["recipe"]) for row in own) else "",
                 compared([rows[0], *own]),
             ]
-    return ["## What was measured", *text] if text else []
+    return ["## What was measured", *filter(None, text)] if text else []
 
 
 def rows_of(recipes: list[str]) -> str:

@@ -124,3 +124,19 @@ def test_a_calibration_that_cannot_be_is_one_line(model: str, tmp_path: Path) ->
     words = ["apply", "gptq(bits=4)", model, str(tmp_path / "out")]
     assert "cannot be read" in refused(*words, *QUICK, "--calibration", str(tmp_path / "none.txt"))
     assert "allowed are at most 256" in refused(*words, "--calibration-length", "512")
+
+
+def test_a_gguf_file_is_a_model_for_every_command(model: str, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    found = pith_("apply", "rtn(bits=8)", model, str(out), "--format", "gguf", "--json")
+    assert found.exit_code == 0, found.output
+    said = json.loads(found.stdout)
+    assert said["format"] == "gguf"
+    assert said["read_with"].endswith(f'from_pretrained("{out}", gguf_file="model.gguf")')
+    assert said["disk_bytes"] == (out / "model.gguf").stat().st_size
+    wanted, read = (logits(one) for one in (pith.compress(load(model).model, "rtn(bits=8)"), load(str(out)).model))
+    assert (read - wanted).norm() <= 0.01 * wanted.norm()
+    assert pith_("generate", str(out), "def", "--max-new-tokens", "2").exit_code == 0
+    assert "have 3; allowed is the format pith" in refused(
+        "apply", "rtn(bits=3)", model, str(tmp_path / "no"), "--format", "gguf"
+    )
