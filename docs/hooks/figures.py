@@ -53,8 +53,18 @@ COMMANDS = {
 
 
 EARLIER = frozenset(
-    "cache_table weights_table advise_llama advise_builtin advise_llama_extrapolated fit_builtin cache_decode "
-    "cache_decode_16k cache_decode_evictions compare_smollm2".split()
+    [
+        "cache_table",
+        "weights_table",
+        "advise_llama",
+        "advise_builtin",
+        "advise_llama_extrapolated",
+        "fit_builtin",
+        "cache_decode",
+        "cache_decode_16k",
+        "cache_decode_evictions",
+        "compare_smollm2",
+    ]
 )
 """Files that were measured when `snapkv` pooled 5 keys where nothing else was said, and not 7."""
 
