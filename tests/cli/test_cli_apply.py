@@ -106,7 +106,7 @@ def test_mistakes_are_one_line(model: str, tmp_path: Path) -> None:
     assert "changes no weights" in refused("apply", "snapkv(budget=0.5)", model, out)
     assert "no method is called" in refused("apply", "nothing_like_it", model, out)
     assert "there is no folder" in refused("apply", "rtn()", "./none", out)
-    assert "allowed is one of auto, plain" in refused("apply", "rtn()", model, out, "--format", "gguf")
+    assert "allowed is one of auto, plain" in refused("apply", "rtn()", model, out, "--format", "onnx")
     assert "cannot hold what rtn packs" in refused("apply", "rtn(group_size=32)", model, out, "--format", "plain")
     assert (full / "mine").read_text() == "mine"
     assert not (tmp_path / "out").exists()

@@ -19,7 +19,7 @@ from pith.tasks.lm_eval import LmEval
 
 pytest.importorskip("lm_eval", reason="lm-evaluation-harness is not installed")
 
-TIGHT = "snapkv(budget=16, window=4)"
+TIGHT = "snapkv(budget=16, window=4, kernel=5)"
 METRIC = "metric_list: [{{metric: {0}, aggregation: {1}, higher_is_better: {2}}}]"
 BODIES = {
     "choice": [
